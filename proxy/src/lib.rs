@@ -1,0 +1,1 @@
+//! Portico, one Redis endpoint in front of a Redis Cluster.

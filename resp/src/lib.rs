@@ -1,0 +1,1 @@
+//! The wire: RESP request and reply scanning.

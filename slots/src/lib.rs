@@ -1,0 +1,1 @@
+//! Where a key lives: slots and topology.
