@@ -1,1 +1,26 @@
 //! Portico, one Redis endpoint in front of a Redis Cluster.
+//!
+//! The layers, each of which imports only what stands above it in this list; ARCHITECTURE.md has the picture.
+
+pub mod config;
+
+pub mod command;
+
+pub mod plan;
+
+pub mod backend;
+pub mod session;
+
+pub mod local;
+
+pub mod engine;
+
+pub mod topology;
+
+pub mod worker;
+
+pub mod serve;
+
+pub mod cli;
+pub mod logging;
+pub mod sandbox;

@@ -1,0 +1,7 @@
+//! Connections to nodes, as pure state: what is queued, what is in flight, how a connection is set up.
+
+mod handshake;
+mod pipe;
+
+pub use handshake::{Credentials, Fence, Handshake, HandshakeError, Identity};
+pub use pipe::{InFlight, Pipe, RequestFlags};

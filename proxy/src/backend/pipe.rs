@@ -1,0 +1,328 @@
+//! One pipelined connection to a node: the bytes not yet answered and the queue of expected replies.
+
+use std::collections::VecDeque;
+
+use portico_resp::ReplyScanner;
+use portico_slots::Slot;
+
+use crate::session::ClientKey;
+
+/// What a later decision about a request needs to know of it, in one byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestFlags(u8);
+
+impl RequestFlags {
+    /// Changes nothing: may be sent again freely.
+    pub const READONLY: Self = Self(1);
+    /// A script: only the server's own error texts count as a refusal.
+    pub const SCRIPT: Self = Self(1 << 1);
+    /// Its bytes were streamed and not kept: it cannot be sent again.
+    pub const STREAMED: Self = Self(1 << 2);
+    /// Portico's own (ASKING, PING): the reply is dropped.
+    pub const IGNORED: Self = Self(1 << 3);
+    /// The question whether a slot is served here, asked before a large request is streamed.
+    pub const PROBE: Self = Self(1 << 4);
+    /// Sent by the retry of a redirected or lost request.
+    pub const RETRY: Self = Self(1 << 5);
+
+    /// Both sets of flags.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These flags but for those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether every flag of `other` is set.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A request that was queued on a connection and has no complete reply yet.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    /// Who asked; null for Portico's own requests.
+    pub client: ClientKey,
+    /// The request's place in its client's reply queue.
+    pub seq: u32,
+    /// Which part of a fanned out request, or [`InFlight::WHOLE`].
+    pub part: u32,
+    /// Bytes of the request in the pipe's buffer.
+    pub len: u32,
+    /// The slot it was routed by.
+    pub slot: Slot,
+    /// What it is.
+    pub flags: RequestFlags,
+}
+
+impl InFlight {
+    /// The `part` of a request that was not split.
+    pub const WHOLE: u32 = u32::MAX;
+
+    /// One of Portico's own requests.
+    #[must_use]
+    pub fn nobodys() -> Self {
+        Self {
+            client: ClientKey::default(),
+            seq: 0,
+            part: Self::WHOLE,
+            len: 0,
+            slot: 0,
+            flags: RequestFlags::default(),
+        }
+    }
+}
+
+/// A reply buffer larger than this is given back once it is empty, in bytes.
+const KEEP: usize = 64 * 1024;
+
+/// The state of one pipelined connection, without its socket.
+///
+/// A request's bytes stay in `buffer` until its reply is complete, so that a redirected or never sent request can
+/// be sent elsewhere without a second copy on the fast path. Invariant: `head <= sent <= buffer.len()`, and the
+/// lengths of the requests in flight add up to `buffer.len() - head` (streamed bytes are kept only until sent).
+#[derive(Debug, Default)]
+pub struct Pipe {
+    buffer: Vec<u8>,
+    /// Where the oldest unanswered request begins.
+    head: usize,
+    /// What the kernel has taken.
+    sent: usize,
+    in_flight: VecDeque<InFlight>,
+    streaming: bool,
+    /// The streamed request was appended to its end.
+    stream_ended: bool,
+    /// Finds the end of the reply that is being received.
+    pub replies: ReplyScanner,
+    /// The received part of a reply that is not complete.
+    pub partial: Vec<u8>,
+}
+
+impl Pipe {
+    /// Queues a request; the caller appends its bytes to the buffer that this returns, then calls [`Pipe::commit`].
+    #[inline]
+    pub fn begin(&mut self) -> &mut Vec<u8> {
+        if self.head == self.buffer.len() {
+            self.buffer.clear();
+            self.head = 0;
+            self.sent = 0;
+        } else if self.head > KEEP && self.head * 2 > self.buffer.len() {
+            self.buffer.drain(..self.head);
+            self.sent -= self.head;
+            self.head = 0;
+        }
+        &mut self.buffer
+    }
+
+    /// Registers the request whose bytes were appended since `start` (the buffer's length before).
+    #[inline]
+    pub fn commit(&mut self, start: usize, mut entry: InFlight) {
+        entry.len = (self.buffer.len() - start) as u32;
+        self.in_flight.push_back(entry);
+    }
+
+    /// Queues a whole request.
+    #[inline]
+    pub fn push(&mut self, request: &[u8], entry: InFlight) {
+        let buffer = self.begin();
+        let start = buffer.len();
+        buffer.extend_from_slice(request);
+        self.commit(start, entry);
+    }
+
+    /// Appends bytes of the streamed request that is the last one in flight; they are dropped once sent.
+    pub fn stream(&mut self, bytes: &[u8]) {
+        self.streaming = true;
+        self.begin().extend_from_slice(bytes);
+    }
+
+    /// The streamed request has no more bytes.
+    pub fn end_stream(&mut self) {
+        self.stream_ended = true;
+    }
+
+    /// Bytes that wait for the kernel.
+    #[inline]
+    #[must_use]
+    pub fn unsent(&self) -> &[u8] {
+        &self.buffer[self.sent..]
+    }
+
+    /// The kernel took `n` more bytes.
+    #[inline]
+    pub fn mark_sent(&mut self, n: usize) {
+        self.sent += n;
+        if self.streaming {
+            self.head = self.sent;
+        }
+    }
+
+    /// The request that the next reply answers.
+    #[inline]
+    #[must_use]
+    pub fn oldest(&self) -> Option<&InFlight> {
+        self.in_flight.front()
+    }
+
+    /// Requests without a complete reply, oldest first.
+    pub fn in_flight(&self) -> impl Iterator<Item = &InFlight> {
+        self.in_flight.iter()
+    }
+
+    /// How many requests have no complete reply.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether every request was answered.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Bytes of requests that have no complete reply.
+    #[inline]
+    #[must_use]
+    pub fn outstanding_bytes(&self) -> usize {
+        self.buffer.len() - self.head
+    }
+
+    /// Whether bytes wait for the kernel.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.sent < self.buffer.len()
+    }
+
+    /// The oldest request was answered: takes it out. Its bytes stay readable through the returned range with
+    /// [`Pipe::bytes`] until the next request is queued.
+    #[inline]
+    pub fn answered(&mut self) -> Option<(InFlight, std::ops::Range<usize>)> {
+        let entry = self.in_flight.pop_front()?;
+        let start = self.head;
+        if !entry.flags.has(RequestFlags::STREAMED) {
+            self.head += entry.len as usize;
+        }
+        if self.in_flight.is_empty() {
+            self.streaming = false;
+            if self.head == self.buffer.len() && self.buffer.capacity() > 4 * KEEP {
+                // One burst must not hold its memory for ever; the bytes of the answered request stay readable.
+                self.buffer.drain(..start);
+                self.sent -= start;
+                self.head -= start;
+                self.buffer.shrink_to(KEEP);
+                return Some((entry, 0..self.head));
+            }
+        }
+        Some((entry, start..self.head))
+    }
+
+    /// The bytes of an answered request.
+    #[must_use]
+    pub fn bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
+        &self.buffer[range]
+    }
+
+    /// The handshake's bytes, which answer to nobody, are done with.
+    pub fn forget_handshake(&mut self) {
+        if self.in_flight.is_empty() {
+            self.buffer.clear();
+            (self.head, self.sent) = (0, 0);
+        }
+    }
+
+    /// The connection is lost: every unanswered request, oldest first, with its bytes and whether its last byte
+    /// reached the kernel. Empties the pipe.
+    pub fn lose(&mut self) -> Vec<(InFlight, Vec<u8>, bool)> {
+        let mut at = self.head;
+        let entries = std::mem::take(&mut self.in_flight);
+        let streamed = self.stream_ended && !self.has_unsent();
+        let lost = entries
+            .into_iter()
+            .map(|entry| {
+                if entry.flags.has(RequestFlags::STREAMED) {
+                    return (entry, Vec::new(), streamed);
+                }
+                let end = at + entry.len as usize;
+                let bytes = self.buffer[at..end].to_vec();
+                at = end;
+                (entry, bytes, end <= self.sent)
+            })
+            .collect();
+        *self = Self::default();
+        lost
+    }
+
+    /// Gives back what an empty pipe holds beyond ordinary need.
+    pub fn trim_partial(&mut self) {
+        if self.partial.is_empty() && self.partial.capacity() > KEEP {
+            self.partial = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(seq: u32) -> InFlight {
+        InFlight {
+            client: ClientKey::default(),
+            seq,
+            part: InFlight::WHOLE,
+            len: 0,
+            slot: 0,
+            flags: RequestFlags::default(),
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_tells_which_requests_never_reached_the_kernel() {
+        let mut pipe = Pipe::default();
+        pipe.push(b"one", entry(1));
+        pipe.push(b"two", entry(2));
+        pipe.push(b"three", entry(3));
+        pipe.mark_sent(7);
+        let (first, range) = pipe.answered().expect("one is in flight");
+        assert_eq!((first.seq, pipe.bytes(range)), (1, &b"one"[..]));
+        let lost: Vec<_> = pipe.lose().into_iter().map(|(e, bytes, sent)| (e.seq, bytes, sent)).collect();
+        assert_eq!(lost, [(2, b"two".to_vec(), true), (3, b"three".to_vec(), false)]);
+        assert!(pipe.is_empty() && !pipe.has_unsent());
+    }
+
+    #[test]
+    fn the_buffer_stays_flat_under_a_pipeline_that_never_ends() {
+        let mut pipe = Pipe::default();
+        for seq in 0..100_000 {
+            pipe.push(&[b'x'; 100], entry(seq));
+            pipe.mark_sent(100);
+            if seq >= 10 {
+                let (answered, range) = pipe.answered().expect("eleven are in flight");
+                assert_eq!((answered.seq, range.len()), (seq - 10, 100));
+            }
+        }
+        assert!(pipe.buffer.capacity() < 4 * KEEP, "{}", pipe.buffer.capacity());
+    }
+
+    #[test]
+    fn streamed_bytes_are_dropped_once_sent() {
+        let mut pipe = Pipe::default();
+        pipe.push(b"", InFlight { flags: RequestFlags::STREAMED, ..entry(1) });
+        for _ in 0..1000 {
+            pipe.stream(&[b'x'; 4096]);
+            assert_eq!(pipe.unsent().len(), 4096);
+            pipe.mark_sent(4096);
+            assert_eq!(pipe.outstanding_bytes(), 0);
+        }
+        assert!(pipe.buffer.capacity() <= 2 * KEEP);
+        assert!(pipe.answered().is_some());
+    }
+}

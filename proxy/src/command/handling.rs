@@ -1,0 +1,156 @@
+//! What Portico does with a command: the last column of the table.
+
+use super::words::words;
+
+words! {
+    /// How a request with independent keys is split by slot and its replies merged.
+    Fan {
+        /// The values in the order of the keys.
+        Mget = "mget";
+        /// The sum of the counts.
+        Sum = "sum";
+        /// OK when all keys were set; each key is followed by its value.
+        Mset = "mset";
+    }
+}
+
+words! {
+    /// How the replies of several nodes become one. An error wins over any other reply.
+    Rule {
+        /// The sum of integers.
+        Sum = "sum";
+        /// All elements of all arrays.
+        Concat = "concat";
+        /// All say the same: the first.
+        Same = "same";
+        /// Element by element, 1 where all say 1.
+        All = "all";
+        /// INFO: a single server's, for the whole.
+        Info = "info";
+        /// RANDOMKEY: one master's, weighted by size.
+        Random = "random";
+    }
+}
+
+words! {
+    /// What Portico answers by itself.
+    Local {
+        /// AUTH.
+        Auth = "auth";
+        /// HELLO.
+        Hello = "hello";
+        /// PING.
+        Ping = "ping";
+        /// ECHO.
+        Echo = "echo";
+        /// QUIT.
+        Quit = "quit";
+        /// RESET.
+        Reset = "reset";
+        /// SELECT: there is one database.
+        Select = "select";
+        /// MOVE: there is one database.
+        Move = "move";
+        /// SWAPDB: there is one database.
+        SwapDb = "swapdb";
+        /// ACL WHOAMI.
+        WhoAmI = "whoami";
+        /// CLIENT ID.
+        ClientId = "client-id";
+        /// CLIENT GETNAME.
+        ClientGetName = "client-getname";
+        /// CLIENT SETNAME.
+        ClientSetName = "client-setname";
+        /// CLIENT SETINFO, where the nodes have it (7.2).
+        ClientSetInfo = "client-setinfo";
+        /// CLIENT INFO.
+        ClientInfo = "client-info";
+        /// CLIENT LIST.
+        ClientList = "client-list";
+        /// CONFIG GET: Portico's own settings; others are a master's.
+        ConfigGet = "config-get";
+        /// CONFIG SET: Portico's own settings; others are every node's.
+        ConfigSet = "config-set";
+        /// A standalone's `ERR This instance has cluster support disabled`.
+        ClusterDisabled = "cluster-disabled";
+    }
+}
+
+words! {
+    /// What Portico cannot do yet.
+    Later {
+        /// MULTI and what belongs to it.
+        Transactions = "transactions";
+        /// Commands that wait.
+        Blocking = "blocking";
+        /// Subscriptions.
+        PubSub = "pubsub";
+        /// Client-side caching.
+        Tracking = "tracking";
+        /// MONITOR.
+        Monitor = "monitor";
+        /// What is about a running script, and its debugger.
+        Scripts = "scripts";
+        /// What acts on other clients, or on how this one is answered.
+        Client = "client";
+        /// What all nodes say, merged.
+        Server = "server";
+    }
+}
+
+/// What Portico does with a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// To the owner of its keys' slot, as it is; without keys to one master, the same for a session.
+    Key,
+    /// As [`Handling::Key`], unless it [asks to block](super::asks_to_block): then [`Later::Blocking`].
+    KeyUnlessBlock,
+    /// Split by slot.
+    Fan(Fan),
+    /// To all masters.
+    Masters(Rule),
+    /// To all masters and replicas.
+    Nodes(Rule),
+    /// SCAN over all masters.
+    Scan,
+    /// To one master, the same for a session.
+    Any,
+    /// PUBLISH: to the master that the channel's hash names.
+    Channel,
+    /// DEBUG: with keys to their owner, without to all masters.
+    Debug,
+    /// Answered by Portico.
+    Local(Local),
+    /// Refused for now.
+    Later(Later),
+    /// Refused; the text says what to use instead.
+    Refuse(&'static str),
+    /// Nobody knows where it would have to go: a learned command without keys that is no read. In the table only
+    /// on containers, which by themselves are never run: a container's handling is what its learned subcommands
+    /// without keys get.
+    Unroutable,
+}
+
+impl Handling {
+    /// Reads the column. `None`: not in the vocabulary.
+    #[must_use]
+    pub fn parse(text: &'static str) -> Option<Self> {
+        let (what, which) = text.split_once(':').unwrap_or((text, ""));
+        Some(match (what, which) {
+            ("key", "") => Self::Key,
+            ("key-unless-block", "") => Self::KeyUnlessBlock,
+            ("scan", "") => Self::Scan,
+            ("any", "") => Self::Any,
+            ("channel", "") => Self::Channel,
+            ("debug", "") => Self::Debug,
+            ("unroutable", "") => Self::Unroutable,
+            ("refuse", advice) if !advice.is_empty() => Self::Refuse(advice),
+            ("fan", word) => Self::Fan(Fan::named(word)?),
+            ("masters", word) => Self::Masters(Rule::named(word)?),
+            ("nodes", word) => Self::Nodes(Rule::named(word)?),
+            ("local", word) => Self::Local(Local::named(word)?),
+            ("later", word) => Self::Later(Later::named(word)?),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! The command table: what each command looks like, where its keys are, and what Portico does with it.
+//!
+//! One definition per command, in `table.tsv`; everything here is read from it. What the file does not have is
+//! learned from the cluster's own `COMMAND` reply.
+
+mod args;
+pub mod errors;
+mod flags;
+mod handling;
+mod index;
+mod keys;
+mod learn;
+mod notation;
+mod positions;
+mod row;
+mod table;
+mod walk;
+mod words;
+
+pub use args::Args;
+pub use flags::{Flags, KeyFlags};
+pub use handling::{Fan, Handling, Later, Local, Rule};
+pub use keys::{Begin, Find, KeySpec, Keys};
+pub use learn::{Learned, parse_command_reply};
+pub use positions::KeyError;
+pub use row::{Row, RowError};
+pub use table::{Resolved, Table};
+pub use walk::{Walk, asks_to_block};
+
+/// The table as text: the one place where a command is defined.
+pub const SOURCE: &str = include_str!("table.tsv");
+
+/// One command, or one subcommand of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Lower-case and in full: `get`, `config|get`. What a server calls its `fullname`.
+    pub name: &'static str,
+    /// The version of Redis that brought it; empty for a learned command.
+    pub since: &'static str,
+    /// Number of arguments, the name (and subcommand) counted; negative: at least that many.
+    pub arity: i32,
+    /// The server's flags and Portico's marks.
+    pub flags: Flags,
+    /// Where its keys are.
+    pub keys: Keys,
+    /// What Portico does with it.
+    pub handling: Handling,
+    /// The server's command tips (`request_policy:all_shards`, `nondeterministic_output`, ...), as it gave them.
+    pub tips: Box<[Box<str>]>,
+    /// It has subcommands, which are looked up by the second argument.
+    pub container: bool,
+}
+
+impl Command {
+    /// Whether a request of `argc` arguments, the name counted, passes the server's first check.
+    #[inline]
+    #[must_use]
+    pub fn arity_ok(&self, argc: usize) -> bool {
+        let needed = self.arity.unsigned_abs() as usize;
+        if self.arity < 0 { argc >= needed } else { argc == needed }
+    }
+
+    /// It runs a script, whose errors can have any text.
+    #[inline]
+    #[must_use]
+    pub fn is_script(&self) -> bool {
+        self.flags.has(Flags::SCRIPT)
+    }
+
+    /// The place of each key can be told from the arguments before it: no keyword further on decides.
+    #[must_use]
+    pub fn keys_lead(&self) -> bool {
+        match &self.keys {
+            Keys::One(_) => true,
+            Keys::Specs(specs) => specs
+                .iter()
+                .all(|spec| matches!(spec.begin, Begin::Index(_)) && !matches!(spec.find, Find::Unknown)),
+            Keys::None | Keys::Walk(_) | Keys::Unknown => false,
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! One request: what it is, whether it may run, and where it goes.
+
+use portico_resp::{Arg, encode};
+use portico_slots::{Slot, slot};
+
+use super::Engine;
+use super::fan::{Audience, FanKind};
+use super::send::{Flow, Traits};
+use crate::command::{
+    Args, Command, Fan, Flags, Handling, Keys, Later, Local, Resolved, Rule, asks_to_block, errors,
+};
+use crate::config::CrossSlot;
+use crate::local::{self, Context};
+use crate::plan::{Merge, RequestArgs};
+use crate::session::{ClientFlags, ClientKey, Stall};
+use crate::topology::Cluster;
+
+impl Engine {
+    /// Sends or answers one request, or says why it has to wait.
+    #[inline]
+    pub(super) fn dispatch(&mut self, key: ClientKey, cluster: &Cluster, request: &[u8], args: &[Arg]) -> Flow {
+        let words = RequestArgs::new(request, args);
+        let command = match cluster.table.resolve(&words) {
+            Resolved::Command(command) => command,
+            Resolved::UnknownCommand if args.is_empty() => return Flow::Done,
+            Resolved::UnknownCommand => return self.refuse(key, &errors::unknown_command(&words)),
+            Resolved::UnknownSubcommand(_) => return self.refuse(key, &errors::unknown_subcommand(&words)),
+        };
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if !command.arity_ok(args.len()) {
+            return self.refuse(key, &errors::wrong_arity(command.name));
+        }
+        if !client.flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
+            return self.refuse(key, b"NOAUTH Authentication required.");
+        }
+        client.last_command = command.name;
+        self.counters.requests += 1;
+        if let (Handling::Key, Keys::One(at)) = (command.handling, &command.keys) {
+            let slot = slot(words.word(*at as usize));
+            return self.send(key, slot, Traits::of(command), request);
+        }
+        self.dispatch_other(key, cluster, command, request, args)
+    }
+
+    fn dispatch_other(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
+        let words = RequestArgs::new(request, args);
+        match command.handling {
+            Handling::Key => self.by_keys(key, cluster, command, request, &words),
+            Handling::KeyUnlessBlock if asks_to_block(&words) => self.later(key, Later::Blocking, &words),
+            Handling::KeyUnlessBlock => self.by_keys(key, cluster, command, request, &words),
+            Handling::Fan(fan) => {
+                let rule = match fan {
+                    Fan::Mget => (1, Merge::Values),
+                    Fan::Sum => (1, Merge::KeySum),
+                    Fan::Mset if args.len().is_multiple_of(2) => {
+                        return self.refuse(key, &errors::wrong_arity(command.name));
+                    }
+                    Fan::Mset => (2, Merge::KeyOk),
+                };
+                self.fan_keys(key, cluster, command, request, args, rule)
+            }
+            Handling::Masters(rule) => self.to_masters(key, cluster, command, rule, request, &words),
+            Handling::Nodes(rule) => {
+                let kind = FanKind::Merge(merge_of(rule, false));
+                self.fan_nodes(key, cluster, (command.name, Traits::of(command)), Audience::Nodes, kind, request)
+            }
+            Handling::Scan => self.scan(key, cluster, command, request, args),
+            Handling::Any => self.send_anywhere(key, cluster, Traits::question(), request),
+            Handling::Channel => self.send(key, slot(words.word(1)), Traits::of(command), request),
+            Handling::Debug => {
+                if !matches!(command.keys, Keys::None) {
+                    return self.by_keys(key, cluster, command, request, &words);
+                }
+                self.to_masters(key, cluster, command, Rule::Same, request, &words)
+            }
+            Handling::Local(what) => self.locally(key, cluster, command, what, request, &words),
+            Handling::Later(what) => self.later(key, what, &words),
+            Handling::Refuse(advice) => {
+                let name = words.text(0).to_uppercase();
+                self.refuse(key, format!("ERR {name} is not available through Portico: {advice}").as_bytes())
+            }
+            Handling::Unroutable => {
+                let text = format!(
+                    "ERR Portico does not know where '{}' would have to run: it has no keys that the server tells of",
+                    command.name
+                );
+                self.refuse(key, text.as_bytes())
+            }
+        }
+    }
+
+    /// A command whose keys have to be in one slot.
+    fn by_keys(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        words: &RequestArgs<'_>,
+    ) -> Flow {
+        let mut positions = std::mem::take(&mut self.positions);
+        positions.clear();
+        let found = command.key_positions(words, &mut positions);
+        let mut slots = positions.iter().map(|&at| slot(words.word(at as usize)));
+        let first = slots.next();
+        let apart = slots.any(|other| Some(other) != first);
+        self.positions = positions;
+        let mut traits = Traits::of(command);
+        match (found, first) {
+            (Ok(()), Some(_)) if apart => {
+                let advice = match self.config.cross_slot {
+                    CrossSlot::Refuse => String::new(),
+                    CrossSlot::FanOut | CrossSlot::Emulate => format!(
+                        " (Portico does not do {} across slots yet, that is --cross-slot emulate: give the keys one \
+                         {{hash tag}})",
+                        command.name.to_uppercase()
+                    ),
+                };
+                self.refuse(key, format!("{}{advice}", local::CROSSSLOT).as_bytes())
+            }
+            (Ok(()), Some(slot)) => self.send(key, slot, traits, request),
+            // No keys, or none that can be told: a master knows what to do or to say.
+            _ => {
+                traits.signal |= command.is_script() && !command.flags.has(Flags::READONLY);
+                self.send_anywhere(key, cluster, traits, request)
+            }
+        }
+    }
+
+    /// To one master, the same for a session.
+    fn send_anywhere(&mut self, key: ClientKey, cluster: &Cluster, traits: Traits, request: &[u8]) -> Flow {
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let slot = session_slot(cluster, client.id);
+        self.send(key, slot, traits, request)
+    }
+
+    fn to_masters(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        rule: Rule,
+        request: &[u8],
+        words: &RequestArgs<'_>,
+    ) -> Flow {
+        let open = cluster.topology.has_open();
+        let kind = match rule {
+            Rule::Info => {
+                let own = |at| ["all", "everything", "default", "portico"].iter().any(|name| words.is(at, name));
+                self.publish();
+                FanKind::Info { own: words.count() == 1 || (1..words.count()).any(own) }
+            }
+            Rule::Random => FanKind::RandomSizes,
+            rule => FanKind::Merge(merge_of(rule, open)),
+        };
+        let in_turn = open && matches!(rule, Rule::Sum | Rule::Concat);
+        let audience = if in_turn { Audience::MastersInTurn } else { Audience::Masters };
+        let target = (command.name, Traits::of(command));
+        if rule == Rule::Random {
+            return self.fan_nodes(key, cluster, target, audience, kind, b"*1\r\n$6\r\nDBSIZE\r\n");
+        }
+        self.fan_nodes(key, cluster, target, audience, kind, request)
+    }
+
+    /// What Portico answers itself.
+    fn locally(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        what: Local,
+        request: &[u8],
+        words: &RequestArgs<'_>,
+    ) -> Flow {
+        match what {
+            Local::ClientList => {
+                return match local::client_filter(words) {
+                    Ok(filter) => self.fan_workers(key, command, filter),
+                    Err(error) => self.refuse(key, error.as_bytes()),
+                };
+            }
+            Local::ConfigGet if !local::names_own_setting(words) => {
+                return self.send_anywhere(key, cluster, Traits::question(), request);
+            }
+            Local::ConfigSet if !local::names_own_setting(words) => {
+                let kind = FanKind::Merge(Merge::Same);
+                return self.fan_nodes(key, cluster, (command.name, Traits::of(command)), Audience::Nodes, kind, request);
+            }
+            _ => {}
+        }
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let outstanding = client.work.as_deref().map_or(0, |work| work.queue.outstanding_count());
+        if matches!(what, Local::Hello | Local::Reset) && outstanding > 0 {
+            return Flow::Wait(Stall::Order); // the protocol of what is outstanding must not change
+        }
+        let mut made = std::mem::take(&mut self.made);
+        made.clear();
+        let mut context = Context {
+            client,
+            config: &self.config,
+            shared: &self.shared,
+            version: &cluster.version,
+            now: self.now,
+            out: &mut made,
+        };
+        let context = &mut context;
+        match what {
+            Local::Auth => local::auth(context, words),
+            Local::Hello => local::hello(context, words),
+            Local::Ping => local::ping(context, words),
+            Local::Echo => local::echo(context, words),
+            Local::Quit => encode::simple(context.out, "OK"),
+            Local::Reset => local::reset(context),
+            Local::Select => local::select(context, words),
+            Local::Move => local::move_key(context, words),
+            Local::SwapDb => local::swap_db(context, words),
+            Local::WhoAmI => encode::bulk(context.out, b"default"),
+            Local::ClientId => encode::integer(context.out, context.client.id.cast_signed()),
+            Local::ClientGetName => local::client_name(context),
+            Local::ClientSetName => local::set_name(context, words),
+            Local::ClientSetInfo => local::set_info(context, words),
+            Local::ClientInfo => local::client_info(context),
+            Local::ClusterDisabled => local::cluster_disabled(context),
+            Local::ConfigGet => local::config_get(context, words),
+            Local::ConfigSet => local::config_set(context, words),
+            Local::ClientList => {}
+        }
+        self.reply_now(key, &made);
+        self.made = made;
+        if what == Local::Quit {
+            self.close_when_told(key);
+            return Flow::Close;
+        }
+        Flow::Done
+    }
+
+    /// What Portico cannot do yet: says so.
+    fn later(&mut self, key: ClientKey, what: Later, words: &RequestArgs<'_>) -> Flow {
+        let name = words.text(0).to_uppercase();
+        let what = what.word();
+        self.refuse(key, format!("ERR {name}: Portico does not do this yet ({what})").as_bytes())
+    }
+
+    /// Answers with an error; the request is done with.
+    #[cold]
+    fn refuse(&mut self, key: ClientKey, text: &[u8]) -> Flow {
+        self.reply_error(key, text);
+        Flow::Done
+    }
+}
+
+/// The slot that stands for what has no keys, by session: the first of a master's.
+fn session_slot(cluster: &Cluster, id: u64) -> Slot {
+    let masters = cluster.topology.masters();
+    let Some(count) = std::num::NonZeroU64::new(masters.len() as u64) else { return 0 };
+    let master = masters[(id % count) as usize];
+    cluster.topology.first_slot(master).unwrap_or(0)
+}
+
+fn merge_of(rule: Rule, open: bool) -> Merge {
+    match rule {
+        Rule::Sum => Merge::Sum,
+        Rule::Concat => Merge::Concat { distinct: open },
+        Rule::Same | Rule::Info | Rule::Random => Merge::Same,
+        Rule::All => Merge::All,
+    }
+}

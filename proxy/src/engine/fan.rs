@@ -1,0 +1,408 @@
+//! Requests that go to several nodes: their parts out, the parts' replies in, one reply to the client.
+
+use std::collections::VecDeque;
+
+use portico_resp::{Arg, Protocol, bulk_reply, encode, integer_reply, is_error};
+use portico_slots::{NodeId, NodeIndex, Slot};
+
+use super::Engine;
+use super::send::{Flow, Traits};
+use crate::backend::{InFlight, RequestFlags};
+use crate::command::Command;
+use crate::local::{self, ClientFilter};
+use crate::plan::scan_cursor::ScanCursor;
+use crate::plan::{Action, Merge, Part, Parts, Split, merge, split};
+use crate::session::{ClientKey, PendingFlags};
+use crate::topology::Cluster;
+
+/// What is made of the parts' replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FanKind {
+    /// One reply by a rule.
+    Merge(Merge),
+    /// INFO: a single server's, for the whole.
+    Info {
+        /// With what Portico says of itself.
+        own: bool,
+    },
+    /// RANDOMKEY, first step: how many keys each master has.
+    RandomSizes,
+    /// SCAN on one node.
+    Scan(ScanCursor),
+    /// CLIENT LIST from every worker.
+    ClientList,
+}
+
+/// A request that is split over nodes (or workers) and not answered yet.
+#[derive(Debug)]
+pub struct Fan {
+    name: &'static str,
+    kind: FanKind,
+    protocol: Protocol,
+    parts: Parts,
+    remaining: usize,
+    /// Nodes to be asked one after another, by part, after the current part is answered.
+    later: VecDeque<(NodeId, Slot, u32)>,
+    /// What they are asked.
+    request: Vec<u8>,
+    flags: RequestFlags,
+}
+
+impl Default for Fan {
+    fn default() -> Self {
+        Self {
+            name: "",
+            kind: FanKind::Merge(Merge::First),
+            protocol: Protocol::default(),
+            parts: Parts::default(),
+            remaining: 0,
+            later: VecDeque::new(),
+            request: Vec::new(),
+            flags: RequestFlags::default(),
+        }
+    }
+}
+
+/// Which nodes a whole-keyspace command goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// All masters at once.
+    Masters,
+    /// All masters, one after another and the source of an open slot before its target, so that a key that is
+    /// being moved is not missed between the two.
+    MastersInTurn,
+    /// Masters and replicas.
+    Nodes,
+}
+
+impl Engine {
+    fn new_fan(&mut self, name: &'static str, kind: FanKind, protocol: Protocol, flags: RequestFlags) -> Box<Fan> {
+        let mut fan = self.pool.fans.pop().unwrap_or_default();
+        fan.parts.clear();
+        fan.later.clear();
+        fan.request.clear();
+        (fan.name, fan.kind, fan.protocol, fan.flags, fan.remaining) = (name, kind, protocol, flags, 0);
+        fan
+    }
+
+    /// A command with independent keys: one part a slot. `step` arguments belong to each key.
+    pub(super) fn fan_keys(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+        (step, rule): (usize, Merge),
+    ) -> Flow {
+        let traits = Traits::of(command);
+        let mut groups = std::mem::take(&mut self.split);
+        split(request, args, step, &mut groups);
+        let flow = match groups.single() {
+            Some(slot) => self.send(key, slot, traits, request),
+            None if self.config.cross_slot == crate::config::CrossSlot::Refuse => {
+                self.reply_error(key, local::CROSSSLOT);
+                Flow::Done
+            }
+            None => self.fan_groups(key, cluster, command, request, args, &groups, (step, rule)),
+        };
+        self.split = groups;
+        flow
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a request is its bytes, its arguments and its groups")]
+    fn fan_groups(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+        groups: &Split,
+        (step, rule): (usize, Merge),
+    ) -> Flow {
+        let traits = Traits::of(command);
+        if let Some(stall) = self.gate_fan(key, traits, groups.parts().map(|(slot, _)| slot)) {
+            return Flow::Wait(stall);
+        }
+        // Nothing is sent before every part can be.
+        for (slot, _) in groups.parts() {
+            if let Err(flow) = self.ready(key, cluster.topology.owner(slot), slot) {
+                return flow;
+            }
+        }
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let protocol = client.protocol();
+        let mut fan = self.new_fan(command.name, FanKind::Merge(rule), protocol, traits.flags);
+        fan.parts.order.extend(groups.order());
+        for (_, keys) in groups.parts() {
+            fan.parts.parts.push(Part { keys: keys.len() as u32, ..Part::default() });
+        }
+        fan.remaining = fan.parts.parts.len();
+        let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
+        for (part, (slot, keys)) in groups.parts().enumerate() {
+            let Ok(link) = self.ready_again(key, cluster, slot) else { continue };
+            let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
+            self.send_part(link, entry, |out| Split::encode(request, args, step, keys, out));
+        }
+        Flow::Done
+    }
+
+    /// The connection that `ready` found a moment ago.
+    fn ready_again(&mut self, key: ClientKey, cluster: &Cluster, slot: Slot) -> Result<crate::session::LinkKey, ()> {
+        let protocol = self.clients.get(key).ok_or(())?.protocol();
+        let owner = cluster.topology.owner(slot).ok_or(())?;
+        self.route(protocol, owner).ok_or(())
+    }
+
+    /// A command for the whole keyspace: one part a node.
+    pub(super) fn fan_nodes(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        (name, traits): (&'static str, Traits),
+        audience: Audience,
+        kind: FanKind,
+        request: &[u8],
+    ) -> Flow {
+        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
+            return Flow::Wait(stall);
+        }
+        let mut targets = audience.members(cluster);
+        if targets.is_empty() {
+            return self.unreachable(key, 0);
+        }
+        for &(node, slot) in &targets {
+            if let Err(flow) = self.ready(key, Some(node), slot) {
+                return flow;
+            }
+        }
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let protocol = client.protocol();
+        let mut fan = self.new_fan(name, kind, protocol, traits.flags);
+        fan.parts.parts.resize(targets.len(), Part::default());
+        fan.remaining = targets.len();
+        if audience == Audience::MastersInTurn {
+            let id = |node: NodeIndex| cluster.topology.node(node).id;
+            fan.later.extend(targets.iter().zip(0..).skip(1).map(|(&(node, slot), part)| (id(node), slot, part)));
+            fan.request.extend_from_slice(request);
+            targets.truncate(1);
+        }
+        let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
+        for (part, (node, slot)) in targets.into_iter().enumerate() {
+            let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
+            self.send_to_node(entry, cluster, node, request);
+        }
+        Flow::Done
+    }
+
+    fn send_to_node(&mut self, entry: InFlight, cluster: &Cluster, node: NodeIndex, request: &[u8]) {
+        let Some(client) = self.clients.get_mut(entry.client) else { return };
+        let protocol = client.protocol();
+        if let Some(link) = self.route(protocol, node) {
+            return self.send_part(link, entry, |out| out.extend_from_slice(request));
+        }
+        let _ = cluster;
+        self.park_part(entry, request.to_vec());
+    }
+
+    /// A part whose node cannot be reached just now: it was never sent.
+    fn park_part(&mut self, entry: InFlight, request: Vec<u8>) {
+        let Some(client) = self.clients.get_mut(entry.client) else { return };
+        client.in_flight += 1; // what parks takes one off
+        self.park(entry, request, Action::Resend, 0, self.now);
+    }
+
+    /// SCAN: one step of the walk over all masters.
+    pub(super) fn scan(&mut self, key: ClientKey, cluster: &Cluster, command: &Command, request: &[u8], args: &[Arg]) -> Flow {
+        let traits = Traits::of(command);
+        let tag = ScanCursor::tag(cluster.topology.fingerprint());
+        let given = std::str::from_utf8(args[1].of(request)).ok().and_then(|text| text.parse::<u64>().ok());
+        // Sources of open slots before their targets, so that a key that is being moved is not missed.
+        let masters = Audience::MastersInTurn.members(cluster);
+        let Some(&(_, first)) = masters.first() else { return self.unreachable(key, 0) };
+        let Some(given) = given else {
+            return self.send(key, first, traits, request); // the node has the words for it
+        };
+        let mut cursor = ScanCursor::decode(given, tag);
+        if usize::from(cursor.node) >= masters.len() {
+            cursor = ScanCursor::decode(0, tag);
+        }
+        let (node, slot) = masters[usize::from(cursor.node)];
+        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
+            return Flow::Wait(stall);
+        }
+        let link = match self.ready(key, Some(node), slot) {
+            Ok(link) => link,
+            Err(flow) => return flow,
+        };
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let protocol = client.protocol();
+        let mut fan = self.new_fan(command.name, FanKind::Scan(cursor), protocol, traits.flags);
+        fan.parts.parts.push(Part::default());
+        fan.remaining = 1;
+        let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
+        let entry = InFlight { client: key, seq, part: 0, len: 0, slot, flags: traits.flags };
+        self.send_part(link, entry, |out| {
+            encode::array_header(out, args.len());
+            out.extend_from_slice(args[0].framed(request));
+            encode::bulk(out, cursor.cursor.to_string().as_bytes());
+            args[2..].iter().for_each(|arg| out.extend_from_slice(arg.framed(request)));
+        });
+        Flow::Done
+    }
+
+    /// CLIENT LIST: every worker tells of its clients.
+    pub(super) fn fan_workers(&mut self, key: ClientKey, command: &Command, filter: ClientFilter) -> Flow {
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let protocol = client.protocol();
+        let mut fan = self.new_fan(command.name, FanKind::ClientList, protocol, RequestFlags::READONLY);
+        fan.parts.parts.resize(self.shared.workers, Part::default());
+        fan.remaining = self.shared.workers;
+        let Some(seq) = self.begin_fan(key, fan, Traits::question()) else { return Flow::Close };
+        let gather = super::Gather { worker: self.worker, client: key, seq, filter: filter.into() };
+        self.effects.push(super::Effect::Gather(gather));
+        Flow::Done
+    }
+
+    /// A worker's part of what [`Engine::fan_workers`] asked.
+    pub fn gathered(&mut self, client: ClientKey, seq: u32, worker: usize, lines: &[u8]) {
+        let entry = InFlight { client, seq, part: worker as u32, ..InFlight::nobodys() };
+        self.part_answered(&entry, lines);
+    }
+
+    /// A part's reply: kept, or if it was the last, the reason for the one reply.
+    pub(super) fn part_answered(&mut self, entry: &InFlight, reply: &[u8]) {
+        let limit = self.config.client_output_buffer_limit;
+        let Some(client) = self.clients.get_mut(entry.client) else { return };
+        let Some(work) = client.work.as_deref_mut() else { return };
+        let first = work.queue.first();
+        let place = entry.seq.wrapping_sub(first);
+        let Ok(index) = work.fans.binary_search_by_key(&place, |(seq, _)| seq.wrapping_sub(first)) else { return };
+        let fan = &mut work.fans[index].1;
+        fan.parts.answer(entry.part as usize, reply);
+        fan.remaining = fan.remaining.saturating_sub(1);
+        if fan.parts.replies.len() as u64 > limit {
+            return self.over_limit(entry.client);
+        }
+        if let Some((node, slot, part)) = fan.later.pop_front() {
+            let request = fan.request.clone();
+            let next = InFlight { part, slot, ..*entry };
+            return self.send_next(next, node, &request);
+        }
+        if fan.remaining == 0 {
+            self.finish_fan(entry, index);
+        }
+    }
+
+    /// Asks the next of the nodes that are asked one after another.
+    fn send_next(&mut self, mut entry: InFlight, node: NodeId, request: &[u8]) {
+        entry.flags = entry.flags.without(RequestFlags::RETRY);
+        match self.cluster.topology.index_of(&node) {
+            Some(node) => {
+                let cluster = std::sync::Arc::clone(&self.cluster);
+                self.send_to_node(entry, &cluster, node, request);
+            }
+            None => self.park_part(entry, request.to_vec()),
+        }
+    }
+
+    fn finish_fan(&mut self, entry: &InFlight, index: usize) {
+        let key = entry.client;
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        let Some((seq, mut fan)) = work.fans.remove(index) else { return };
+        let mut made = std::mem::take(&mut self.made);
+        made.clear();
+        let failed = fan.parts.iter().any(is_error);
+        match fan.kind.clone() {
+            FanKind::RandomSizes if !failed => {
+                if let Some(next) = self.choose_random(entry, &mut fan) {
+                    let request = fan.request.clone();
+                    let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+                        return;
+                    };
+                    work.fans.insert(index, (seq, fan));
+                    self.made = made;
+                    return self.send_next(next.1, next.0, &request);
+                }
+                encode::null(&mut made, fan.protocol);
+            }
+            FanKind::Info { own } if !failed => {
+                let texts: Vec<&[u8]> = fan.parts.iter().filter_map(bulk_reply).collect();
+                let text = local::info(&texts, own, &self.shared, &self.config);
+                encode::verbatim_txt(&mut made, text.as_bytes(), fan.protocol);
+            }
+            FanKind::Scan(cursor) if !failed => {
+                let cluster = &self.cluster.topology;
+                let tag = ScanCursor::tag(cluster.fingerprint());
+                local::scan_reply(fan.parts.iter().next().unwrap_or_default(), cursor, cluster.masters().len(), tag, &mut made);
+            }
+            FanKind::ClientList => {
+                let text: Vec<u8> = fan.parts.iter().flatten().copied().collect();
+                encode::verbatim_txt(&mut made, &text, fan.protocol);
+            }
+            FanKind::Merge(rule) => merge(rule, fan.name, &fan.parts, fan.protocol, &mut made),
+            _ => merge(Merge::First, fan.name, &fan.parts, fan.protocol, &mut made),
+        }
+        if self.pool.fans.len() < super::Pool::MOST && fan.parts.replies.capacity() < 1 << 20 {
+            self.pool.fans.push(fan);
+        }
+        if let Some(client) = self.clients.get_mut(key)
+            && let Some(work) = client.work.as_deref_mut()
+            && let Some(pending) = work.queue.complete(seq, &made, &mut work.out)
+        {
+            debug_assert!(pending.flags.has(PendingFlags::FAN));
+            self.completed(key, pending);
+        }
+        self.made = made;
+        if self.made.capacity() > 1 << 20 {
+            self.made = Vec::new();
+        }
+    }
+
+    /// RANDOMKEY, second step: a master chosen by its number of keys. None when there are no keys.
+    fn choose_random(&mut self, entry: &InFlight, fan: &mut Fan) -> Option<(NodeId, InFlight)> {
+        let sizes: Vec<u64> = fan.parts.iter().map(|reply| integer_reply(reply).unwrap_or(0).unsigned_abs()).collect();
+        let total: u64 = sizes.iter().sum();
+        self.counters.requests += 1; // also moves the dice
+        let mut dice = (self.jitter() * total as f64) as u64;
+        let chosen = sizes.iter().position(|&size| {
+            let here = dice < size;
+            dice = dice.saturating_sub(size);
+            here
+        })?;
+        let topology = &self.cluster.topology;
+        let &node = topology.masters().get(chosen)?;
+        fan.kind = FanKind::Merge(Merge::First);
+        fan.parts.clear();
+        fan.parts.parts.push(Part::default());
+        fan.remaining = 1;
+        encode::command(&mut fan.request, &[b"RANDOMKEY"]);
+        let slot = topology.first_slot(node).unwrap_or(0);
+        Some((topology.node(node).id, InFlight { part: 0, slot, ..*entry }))
+    }
+}
+
+impl Audience {
+    /// The nodes, each with the slot that stands for it when it has to be asked again.
+    fn members(self, cluster: &Cluster) -> Vec<(NodeIndex, Slot)> {
+        let topology = &cluster.topology;
+        let slot = |master| topology.first_slot(master).unwrap_or(0);
+        let mut members: Vec<_> = topology.masters().iter().map(|&master| (master, slot(master))).collect();
+        match self {
+            Self::Masters => {}
+            Self::MastersInTurn => {
+                // Sources first; where two nodes exchange slots nothing can be first, and a key may be missed.
+                let target = |node| topology.open_slots().iter().any(|open| open.target == node);
+                members.sort_by_key(|&(node, _)| target(node));
+            }
+            Self::Nodes => {
+                for &master in topology.masters() {
+                    let replicas = topology.replicas_of(master).filter(|&replica| !topology.node(replica).failed);
+                    members.extend(replicas.map(|replica| (replica, slot(master))));
+                }
+            }
+        }
+        members
+    }
+}

@@ -1,0 +1,221 @@
+//! Clients' bytes: cuts them into requests and has each dispatched, until one has to wait.
+
+use std::sync::Arc;
+
+use portico_resp::{Limits, RequestScanner, Scan, encode};
+
+use super::Engine;
+use super::send::Flow;
+use crate::session::{ClientFlags, ClientKey, Stall, Work};
+
+impl Engine {
+    /// Bytes from a client. Returns whether it may be read on.
+    #[inline]
+    pub fn client_input(&mut self, key: ClientKey, bytes: &[u8]) -> bool {
+        const NOT_NOW: ClientFlags = ClientFlags::STALLED.with(ClientFlags::UPLOADING).with(ClientFlags::CLOSING);
+        let heard = self.seconds();
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        client.heard = heard;
+        let busy = client.flags.any(NOT_NOW);
+        let pool = &mut self.pool;
+        let work = client.work.get_or_insert_with(|| pool.works.pop().unwrap_or_default());
+        if !busy && work.input.is_empty() {
+            self.serve(key, bytes);
+        } else {
+            if client.flags.has(ClientFlags::CLOSING) {
+                return true; // what comes after QUIT or an error is of no interest
+            }
+            if client.flags.has(ClientFlags::UPLOADING) && !client.flags.has(ClientFlags::STALLED) {
+                return self.upload_input(key, bytes);
+            }
+            work.input.extend_from_slice(bytes);
+            if client.flags.has(ClientFlags::STALLED) {
+                return false;
+            }
+            self.serve_kept(key);
+        }
+        self.clients.get(key).is_some_and(|client| !client.flags.has(ClientFlags::STALLED))
+    }
+
+    /// Goes on with what was received earlier.
+    pub(super) fn serve_kept(&mut self, key: ClientKey) {
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        let input = std::mem::take(&mut work.input);
+        self.serve(key, &input);
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        if work.input.is_empty() && input.capacity() <= 64 * 1024 {
+            let mut input = input;
+            input.clear();
+            work.input = input;
+        }
+    }
+
+    /// Dispatches every complete request in `bytes` and keeps the rest in the client's `input`.
+    fn serve(&mut self, key: ClientKey, bytes: &[u8]) {
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        let pool = &mut self.pool;
+        let mut scanner = work.scanner.take().unwrap_or_else(|| pool.scanners.pop().unwrap_or_default());
+        let used = self.serve_with(key, bytes, &mut scanner);
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            scanner.reset();
+            return self.pool.give_scanner(scanner);
+        };
+        if used < bytes.len() {
+            work.input.extend_from_slice(&bytes[used..]);
+        }
+        if scanner.is_mid_request() {
+            work.scanner = Some(scanner);
+            if work.input.len() as u64 > self.config.client_query_buffer_limit {
+                self.query_too_long(key);
+            }
+        } else {
+            self.pool.give_scanner(scanner);
+        }
+    }
+
+    /// Returns how many bytes are done with.
+    fn serve_with(&mut self, key: ClientKey, bytes: &[u8], scanner: &mut RequestScanner) -> usize {
+        let cluster = Arc::clone(&self.cluster);
+        let mut at = 0;
+        while at < bytes.len() {
+            let limits = self.limits_of(key);
+            let rest = &bytes[at..];
+            let (len, flow) = match scanner.scan(rest, &limits) {
+                Ok(Scan::Complete { len }) => {
+                    (len, self.dispatch(key, &cluster, &rest[..len], scanner.args()))
+                }
+                Ok(Scan::Inline { len }) => (len, self.inline(key, &cluster, scanner.inline_args(), &limits)),
+                Ok(Scan::Incomplete) => return at,
+                Ok(Scan::Large { header_len, bulk_len }) => {
+                    match self.begin_upload(key, &cluster, &rest[..header_len], scanner, bulk_len) {
+                        Some(Flow::Done) => {
+                            // The rest is the upload's.
+                            at += header_len;
+                            let body = &bytes[at..];
+                            self.upload_input(key, body);
+                            return bytes.len();
+                        }
+                        Some(Flow::Wait(stall)) => {
+                            scanner.reset();
+                            self.stall(key, stall);
+                            return at;
+                        }
+                        Some(Flow::Close) => return bytes.len(),
+                        None => {
+                            // Its place cannot be known before it is complete: kept like any other.
+                            scanner.accept_large();
+                            continue;
+                        }
+                    }
+                }
+                Err(error) => {
+                    scanner.reset();
+                    self.counters.protocol_errors += 1;
+                    self.reply_error(key, &format!("ERR {error}"));
+                    self.close_when_told(key);
+                    return bytes.len();
+                }
+            };
+            match flow {
+                Flow::Done => {
+                    at += len;
+                    if let Some(client) = self.clients.get_mut(key) {
+                        client.stall = None;
+                    }
+                }
+                Flow::Wait(stall) => {
+                    self.stall(key, stall);
+                    return at;
+                }
+                Flow::Close => return bytes.len(),
+            }
+        }
+        at
+    }
+
+    /// An inline command (telnet): made a request like any other.
+    #[cold]
+    fn inline(
+        &mut self,
+        key: ClientKey,
+        cluster: &crate::topology::Cluster,
+        words: &[Vec<u8>],
+        limits: &Limits,
+    ) -> Flow {
+        if words.is_empty() {
+            return Flow::Done;
+        }
+        let mut request = Vec::new();
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        encode::command(&mut request, &words);
+        let mut scanner = RequestScanner::new();
+        match scanner.scan(&request, &Limits { authenticated: true, ..*limits }) {
+            Ok(Scan::Complete { .. }) => self.dispatch(key, cluster, &request, scanner.args()),
+            _ => Flow::Done, // an inline command is at most 64 KB long: always a complete request
+        }
+    }
+
+    #[inline]
+    fn limits_of(&self, key: ClientKey) -> Limits {
+        let authenticated =
+            self.clients.get(key).is_some_and(|client| client.flags.has(ClientFlags::AUTHENTICATED));
+        Limits { authenticated, ..self.limits }
+    }
+
+    /// The client's next request has to wait; nothing is read from it meanwhile.
+    #[cold]
+    pub(super) fn stall(&mut self, key: ClientKey, stall: Stall) {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let same = client.stall.is_some_and(|(before, _)| before == stall);
+        if !same {
+            client.stall = Some((stall, now));
+        }
+        if client.flags.set(ClientFlags::STALLED) {
+            self.stalled.push(key);
+        }
+        if stall != Stall::Order {
+            self.next_tick = self.next_tick.min(self.now + Self::TICK);
+        }
+    }
+
+    /// Answers a client with an error of Portico's own, in its place in the order.
+    #[cold]
+    pub(super) fn reply_error(&mut self, key: ClientKey, text: impl AsRef<[u8]>) {
+        let mut reply = Vec::new();
+        encode::error(&mut reply, text);
+        self.reply_now(key, &reply);
+        self.counters.errors += 1;
+    }
+
+    /// Answers a client with a reply that Portico made, in its place in the order.
+    pub(super) fn reply_now(&mut self, key: ClientKey, reply: &[u8]) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let pool = &mut self.pool;
+        let work: &mut Work = client.work.get_or_insert_with(|| pool.works.pop().unwrap_or_default());
+        work.queue.push_answered(reply, &mut work.out);
+        if client.flags.set(ClientFlags::DIRTY) {
+            self.dirty_clients.push(key);
+        }
+        if work.reply_bytes() as u64 > self.config.client_output_buffer_limit {
+            self.over_limit(key);
+        }
+    }
+
+    /// Closes a client as soon as it was told everything.
+    pub(super) fn close_when_told(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.flags.set(ClientFlags::CLOSING);
+            self.mark_client(key);
+        }
+    }
+
+    #[cold]
+    fn query_too_long(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        let limit = self.config.client_query_buffer_limit;
+        tracing::warn!(id = client.id, limit, "closing client that reached max query buffer length");
+        self.counters.query_limit_disconnections += 1;
+        self.close_client(key);
+    }
+}

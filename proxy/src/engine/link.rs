@@ -1,0 +1,60 @@
+//! A connection to a node, as the engine sees it.
+
+use std::time::Instant;
+
+use portico_resp::Protocol;
+use portico_slots::NodeId;
+
+use crate::backend::{Handshake, Identity, Pipe};
+use crate::session::ClientKey;
+
+/// What a connection may be used for.
+#[derive(Debug)]
+pub enum LinkState {
+    /// The socket is being connected.
+    Connecting,
+    /// The node is told who we are; nothing else is sent.
+    Handshaking(Handshake),
+    /// Takes requests.
+    Ready,
+    /// Takes no new requests: its node is no master any more, or it is in the middle of a large reply.
+    Draining {
+        /// Since when.
+        since: Instant,
+        /// It may take requests again when it is done.
+        returns: bool,
+    },
+}
+
+/// A connection to a node.
+#[derive(Debug)]
+pub struct Link {
+    /// The node.
+    pub node: NodeId,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// What it may be used for.
+    pub state: LinkState,
+    /// Requests and replies.
+    pub pipe: Pipe,
+    /// The one client that it serves; shared if none.
+    pub leased_to: Option<ClientKey>,
+    /// Who it is to the node, once known.
+    pub identity: Identity,
+    /// When it last moved: connected, was given a request while idle, or received something.
+    pub moved: Instant,
+    /// The client whose large reply is passing through.
+    pub passing: Option<ClientKey>,
+    /// Nothing is read from it until its client has drained what it has.
+    pub throttled: bool,
+    /// Is on the list of connections to be written to.
+    pub dirty: bool,
+}
+
+impl Link {
+    /// Whether it takes new requests from everybody.
+    #[must_use]
+    pub fn is_shared_and_ready(&self) -> bool {
+        matches!(self.state, LinkState::Ready) && self.leased_to.is_none()
+    }
+}

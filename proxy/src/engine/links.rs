@@ -1,0 +1,327 @@
+//! Opening, setting up, losing and retiring connections to nodes; the map that a new topology brings.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portico_resp::Protocol;
+use portico_slots::{NodeId, NodeIndex};
+
+use super::{Effect, Engine, Link, LinkState};
+use crate::backend::{Fence, Handshake, HandshakeError, Identity, InFlight, Pipe, RequestFlags};
+use crate::plan::Event;
+use crate::session::{ClientFlags, ClientKey, LinkKey};
+use crate::topology::Cluster;
+
+/// When a node that could not be connected to is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff {
+    /// When the trouble began.
+    pub(super) since: Instant,
+    until: Instant,
+    pause: Duration,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A node that was demoted has this long to answer what it was sent before.
+const DEMOTED_GRACE: Duration = Duration::from_secs(1);
+/// Connections that a successor has to kill, at most; more would mean that none was ever killed.
+const MOST_FENCES: usize = 64;
+
+impl Engine {
+    /// A new map is in force.
+    pub fn adopt(&mut self, cluster: Arc<Cluster>) {
+        let topology = &cluster.topology;
+        self.guarded = topology.has_open() || !self.opened.is_empty();
+        for routes in &mut self.routes {
+            routes.clear();
+            routes.resize(topology.nodes().len(), LinkKey::default());
+        }
+        let now = self.now;
+        for (key, link) in &mut self.links {
+            let index = topology.index_of(&link.node);
+            let serves = index.is_some_and(|index| topology.node(index).is_master());
+            match (&link.state, index) {
+                (LinkState::Ready, Some(index)) if serves => {
+                    if link.leased_to.is_none() {
+                        self.routes[Self::side(link.protocol)][usize::from(index)] = key;
+                    }
+                }
+                (LinkState::Ready, Some(index)) if link.pipe.is_empty() && link.leased_to.is_none() => {
+                    // A replica: keeps its connection for what goes to all nodes.
+                    self.routes[Self::side(link.protocol)][usize::from(index)] = key;
+                }
+                (LinkState::Ready, _) => link.state = LinkState::Draining { since: now, returns: false },
+                _ => {}
+            }
+            // Whoever has a request on the wire to a former owner looks before sending more to that slot.
+            for entry in link.pipe.in_flight() {
+                let owner = topology.owner(entry.slot).map(|owner| topology.node(owner).id);
+                if owner != Some(link.node)
+                    && let Some(client) = self.clients.get_mut(entry.client)
+                {
+                    client.flags.set(ClientFlags::CAREFUL);
+                }
+            }
+        }
+        let gone: Vec<LinkKey> = self
+            .links
+            .iter()
+            .filter(|(_, link)| topology.index_of(&link.node).is_none() || Self::moved_away(&cluster, link))
+            .map(|(key, _)| key)
+            .collect();
+        self.cluster = cluster;
+        for key in gone {
+            self.lose_link(key);
+        }
+        self.settle_orphans(None);
+        self.wake_stalled();
+        self.next_tick = self.now;
+    }
+
+    /// Whether a connection leads to where its node is no more, or to one that the cluster has given up.
+    fn moved_away(cluster: &Cluster, link: &Link) -> bool {
+        let Some(index) = cluster.topology.index_of(&link.node) else { return true };
+        let node = cluster.topology.node(index);
+        node.failed && matches!(link.state, LinkState::Draining { returns: false, .. })
+    }
+
+    /// The connection that takes new requests for `node`; opens one if there is none.
+    #[inline]
+    pub(super) fn route(&mut self, protocol: Protocol, node: NodeIndex) -> Option<LinkKey> {
+        let key = self.routes[Self::side(protocol)][usize::from(node)];
+        if key != LinkKey::default() {
+            return Some(key);
+        }
+        self.open_shared(protocol, node);
+        None
+    }
+
+    #[cold]
+    fn open_shared(&mut self, protocol: Protocol, index: NodeIndex) {
+        let node = self.cluster.topology.node(index).id;
+        let coming = self.links.values().any(|link| {
+            link.node == node
+                && link.protocol == protocol
+                && link.leased_to.is_none()
+                && matches!(link.state, LinkState::Connecting | LinkState::Handshaking(_))
+        });
+        let waits = self.backoffs.get(&(node, Self::side(protocol))).is_some_and(|b| b.until > self.now);
+        if !coming && !waits {
+            self.open(node, protocol, None);
+        }
+    }
+
+    /// Opens a connection to a node.
+    pub(super) fn open(&mut self, node: NodeId, protocol: Protocol, leased_to: Option<ClientKey>) -> Option<LinkKey> {
+        let index = self.cluster.topology.index_of(&node)?;
+        let Some(Some(socket)) = self.cluster.sockets.get(usize::from(index)).copied() else {
+            self.refresh_wanted = true;
+            return None;
+        };
+        let key = self.links.insert(Link {
+            node,
+            protocol,
+            state: LinkState::Connecting,
+            pipe: Pipe::default(),
+            leased_to,
+            identity: Identity::default(),
+            moved: self.now,
+            passing: None,
+            throttled: false,
+            dirty: false,
+        });
+        self.effects.push(Effect::OpenLink(key, socket));
+        Some(key)
+    }
+
+    /// The socket is connected: introduces itself. `own_address` is what the socket says of itself.
+    pub fn link_open(&mut self, key: LinkKey, own_address: String) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.moved = self.now;
+        let fences = match link.leased_to {
+            Some(_) => &[][..],
+            None => self.fences.get(&link.node).map_or(&[][..], Vec::as_slice),
+        };
+        let mut hello = Vec::new();
+        let handshake = Handshake::begin(link.protocol, &self.credentials, own_address, fences, &mut hello);
+        link.pipe.begin().extend_from_slice(&hello);
+        link.state = LinkState::Handshaking(handshake);
+        self.mark_link(key);
+    }
+
+    pub(super) fn mark_link(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key)
+            && !std::mem::replace(&mut link.dirty, true)
+        {
+            self.dirty_links.push(key);
+        }
+    }
+
+    /// A reply while the connection is being set up.
+    pub(super) fn handshake_reply(&mut self, key: LinkKey, reply: &[u8]) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let LinkState::Handshaking(handshake) = &mut link.state else { return };
+        match handshake.reply(reply) {
+            Ok(None) => {}
+            Ok(Some(identity)) => {
+                if let Some(refused) = handshake.unfenced.take() {
+                    tracing::warn!(node = %link.node.short(), refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
+                }
+                link.identity = identity;
+                self.link_ready(key);
+            }
+            Err(error) => {
+                let node = link.node;
+                if self.should_report(node) {
+                    tracing::warn!(node = %node.short(), %error, "cannot use a connection to a node");
+                }
+                if matches!(error, HandshakeError::Credentials(_)) {
+                    self.counters.node_auth_failures += 1;
+                }
+                self.lose_link(key);
+            }
+        }
+    }
+
+    fn link_ready(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.state = LinkState::Ready;
+        link.moved = self.now;
+        link.pipe.forget_handshake();
+        let (node, protocol, leased) = (link.node, link.protocol, link.leased_to);
+        self.backoffs.remove(&(node, Self::side(protocol)));
+        if let Some(client) = leased {
+            return self.upload_link_ready(client, key);
+        }
+        self.fences.remove(&node);
+        if let Some(index) = self.cluster.topology.index_of(&node) {
+            let route = &mut self.routes[Self::side(protocol)][usize::from(index)];
+            if *route == LinkKey::default() {
+                *route = key;
+            }
+        }
+        self.settle_orphans(Some(node));
+        self.wake_stalled();
+        self.next_tick = self.now;
+    }
+
+    /// Whether the trouble with a node was not just reported.
+    fn should_report(&self, node: NodeId) -> bool {
+        self.backoffs.get(&(node, 0)).or(self.backoffs.get(&(node, 1))).is_none_or(|b| b.pause <= FIRST_PAUSE)
+    }
+
+    /// The connection broke, could not be made, or is given up: decides about each of its requests.
+    pub fn link_lost(&mut self, key: LinkKey) {
+        if self.links.contains_key(key) {
+            self.refresh_wanted = true;
+            self.lose_link(key);
+        }
+    }
+
+    /// As [`Engine::link_lost`], and has the shell close the socket.
+    pub(super) fn lose_link(&mut self, key: LinkKey) {
+        let Some(mut link) = self.links.remove(key) else { return };
+        self.effects.push(Effect::CloseLink(key));
+        for routes in &mut self.routes {
+            routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
+        }
+        let established = matches!(link.state, LinkState::Ready | LinkState::Draining { .. });
+        if !established {
+            let backoff = self
+                .backoffs
+                .entry((link.node, Self::side(link.protocol)))
+                .or_insert(Backoff { since: self.now, until: self.now, pause: FIRST_PAUSE / 2 });
+            backoff.pause = (backoff.pause * 2).min(LONGEST_PAUSE);
+            // Workers that lost the same node do not come back in step.
+            let jitter = backoff.pause.mul_f64(0.25 * self.jitter());
+            if let Some(backoff) = self.backoffs.get_mut(&(link.node, Self::side(link.protocol))) {
+                backoff.until = self.now + backoff.pause + jitter;
+            }
+        }
+        if let Some(client) = link.passing {
+            // Half a reply is with the client: nothing can be said in its place any more.
+            self.close_client(client);
+        }
+        if !established {
+            link.pipe.forget_handshake();
+        }
+        let lost = link.pipe.lose();
+        let written = lost.iter().any(|(_, _, sent)| *sent);
+        if established && written {
+            self.fence(link.node, link.protocol, link.identity);
+        }
+        if let Some(client) = link.leased_to
+            && lost.iter().all(|(entry, ..)| entry.client != client)
+        {
+            self.upload_link_lost(client);
+        }
+        self.counters.connections_lost += u64::from(established);
+        self.redistribute(link.node, lost);
+        self.next_tick = self.now;
+    }
+
+    /// What a lost connection's socket still holds must not run after what is sent next: the connection that takes
+    /// its place, or the one that already has, kills it before anything else.
+    fn fence(&mut self, node: NodeId, protocol: Protocol, identity: Identity) {
+        let fence = Fence { client_id: identity.client_id, address: identity.address };
+        let index = self.cluster.topology.index_of(&node);
+        let standing = index.map(|index| self.routes[Self::side(protocol)][usize::from(index)]);
+        if let Some(link) = standing.and_then(|key| self.links.get_mut(key)) {
+            let mut request = Vec::new();
+            fence.kill(&mut request);
+            link.pipe.push(&request, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
+            return self.mark_link(standing.unwrap_or_default());
+        }
+        let fences = self.fences.entry(node).or_default();
+        fences.push(fence);
+        if fences.len() > MOST_FENCES {
+            fences.remove(0);
+        }
+    }
+
+    fn redistribute(&mut self, node: NodeId, lost: Vec<(InFlight, Vec<u8>, bool)>) {
+        let mut written_behind = std::collections::HashSet::new();
+        let mut overtaken = vec![false; lost.len()];
+        for (index, (entry, _, sent)) in lost.iter().enumerate().rev() {
+            overtaken[index] = written_behind.contains(&(entry.client, entry.slot));
+            if *sent && !entry.flags.has(RequestFlags::READONLY) {
+                written_behind.insert((entry.client, entry.slot));
+            }
+        }
+        for ((entry, request, sent), overtaken) in lost.into_iter().zip(overtaken) {
+            if entry.flags.has(RequestFlags::IGNORED) {
+                continue;
+            }
+            self.decide(entry, Some(node), Event::Lost { sent, overtaken }, &request);
+        }
+    }
+
+    /// Connections whose node stopped being a master and does not answer, and those that are done.
+    pub(super) fn check_draining(&mut self) {
+        let done: Vec<LinkKey> = self
+            .links
+            .iter()
+            .filter(|(_, link)| match link.state {
+                LinkState::Draining { since, returns: false } => {
+                    link.pipe.is_empty()
+                        || (self.now >= since + DEMOTED_GRACE && self.now >= link.moved + DEMOTED_GRACE)
+                }
+                LinkState::Connecting | LinkState::Handshaking(_) => {
+                    self.now >= link.moved + self.config.connect_timeout
+                }
+                _ => false,
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in done {
+            self.lose_link(key);
+        }
+    }
+
+    /// A number from 0 to 1 that differs from worker to worker and from call to call.
+    pub(super) fn jitter(&self) -> f64 {
+        let mixed = (self.counters.requests ^ (self.worker as u64) << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

@@ -1,0 +1,302 @@
+//! One worker's core, without sockets or a clock: clients' bytes in, nodes' bytes out, and the other way round.
+//!
+//! The shell (`worker`) reads sockets into [`Engine::client_input`] and [`Engine::link_input`], ends each turn with
+//! [`Engine::end_turn`], writes what is dirty, and carries out the [`Effect`]s. Everything that decides anything is
+//! here or below, so that it is tested and measured without a socket.
+
+mod dispatch;
+mod download;
+mod fan;
+mod intake;
+mod link;
+mod links;
+mod receive;
+mod retry;
+mod send;
+mod shared;
+mod turn;
+mod upload;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portico_resp::{Limits, Protocol, RequestScanner};
+use portico_slots::NodeId;
+use slotmap::SlotMap;
+
+use crate::backend::{Credentials, Fence};
+use crate::config::Config;
+use crate::plan::Split;
+use crate::session::{About, Client, ClientFlags, ClientKey, LinkKey, Work};
+use crate::topology::Cluster;
+
+pub use fan::{Fan, FanKind};
+pub use link::{Link, LinkState};
+pub use shared::{Counters, Shared, Totals};
+pub use upload::Upload;
+
+/// A bulk longer than this is streamed and not kept, in bytes; likewise a reply.
+pub const LARGE: usize = 1 << 20;
+
+/// What the shell has to do for the engine.
+#[derive(Debug)]
+pub enum Effect {
+    /// Open a connection to a node; answer with `link_open` or `link_lost`.
+    OpenLink(LinkKey, SocketAddr),
+    /// Close a connection to a node; the engine has forgotten it.
+    CloseLink(LinkKey),
+    /// Close a client's connection; the engine has forgotten it.
+    CloseClient(ClientKey),
+    /// Read on from a client from which nothing was read for a while.
+    ResumeClient(ClientKey),
+    /// Read on from a node from which nothing was read for a while.
+    ResumeLink(LinkKey),
+    /// Ask the refresher for the map.
+    Refresh,
+    /// Ask every worker for its part of something; they answer with `gathered`.
+    Gather(Gather),
+}
+
+/// A question to all workers on behalf of a client.
+#[derive(Clone, Debug)]
+pub struct Gather {
+    /// The worker that asks.
+    pub worker: usize,
+    /// The client that asked it.
+    pub client: ClientKey,
+    /// The request's number.
+    pub seq: u32,
+    /// CLIENT LIST's filters.
+    pub filter: Arc<crate::local::ClientFilter>,
+}
+
+/// Buffers that nobody uses now, so that work finds them warm and idle connections need none.
+#[derive(Default)]
+struct Pool {
+    #[expect(clippy::vec_box, reason = "a pool of boxes that move into and out of clients")]
+    works: Vec<Box<Work>>,
+    #[expect(clippy::vec_box, reason = "a pool of boxes that move into and out of clients")]
+    scanners: Vec<Box<RequestScanner>>,
+    fans: Vec<Box<Fan>>,
+}
+
+impl Pool {
+    const MOST: usize = 256;
+
+    fn give_work(&mut self, mut work: Box<Work>) {
+        if self.works.len() < Self::MOST {
+            work.trim();
+            self.works.push(work);
+        }
+    }
+
+    fn give_scanner(&mut self, scanner: Box<RequestScanner>) {
+        if self.scanners.len() < Self::MOST {
+            self.scanners.push(scanner);
+        }
+    }
+}
+
+/// One worker's core.
+pub struct Engine {
+    config: Arc<Config>,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    worker: usize,
+    credentials: Credentials,
+    cluster: Arc<Cluster>,
+    clients: SlotMap<ClientKey, Client>,
+    links: SlotMap<LinkKey, Link>,
+    /// For each protocol, the connection to each node that takes new requests; null where there is none.
+    routes: [Vec<LinkKey>; 2],
+    /// A slot is being moved: look before sending.
+    guarded: bool,
+    /// Slots that a redirect showed to be open, until the map says so or this time has passed.
+    opened: HashMap<u16, Instant>,
+    pool: Pool,
+    dirty_links: Vec<LinkKey>,
+    dirty_clients: Vec<ClientKey>,
+    /// Clients to be looked at again at the end of the turn.
+    awoken: Vec<ClientKey>,
+    /// Clients whose next request waits.
+    stalled: Vec<ClientKey>,
+    /// Clients with requests to be sent again.
+    retrying: Vec<ClientKey>,
+    /// Clients whose large request waits for a connection.
+    uploading: Vec<ClientKey>,
+    orphans: Vec<retry::Orphan>,
+    /// Connections that their successors have to kill.
+    fences: HashMap<NodeId, Vec<Fence>>,
+    backoffs: HashMap<(NodeId, usize), links::Backoff>,
+    effects: Vec<Effect>,
+    refresh_wanted: bool,
+    now: Instant,
+    next_tick: Instant,
+    next_check: Instant,
+    next_housekeeping: Instant,
+    split: Split,
+    positions: Vec<u32>,
+    made: Vec<u8>,
+    limits: Limits,
+    stopping: bool,
+    /// What this worker counted.
+    pub counters: Counters,
+}
+
+impl Engine {
+    /// An engine without clients.
+    #[must_use]
+    pub fn new(config: Arc<Config>, shared: Arc<Shared>, worker: usize, cluster: Arc<Cluster>, now: Instant) -> Self {
+        let limits = Limits {
+            max_bulk_len: config.proto_max_bulk_len,
+            large_bulk: LARGE as u64,
+            authenticated: true,
+            ..Limits::default()
+        };
+        let credentials = Credentials {
+            username: config.node_username.as_deref().map(Arc::from),
+            password: config.node_password.as_ref().map(|secret| Arc::from(secret.expose())),
+        };
+        let mut engine = Self {
+            config,
+            shared,
+            worker,
+            credentials,
+            cluster: Arc::clone(&cluster),
+            clients: SlotMap::with_key(),
+            links: SlotMap::with_key(),
+            routes: [Vec::new(), Vec::new()],
+            guarded: false,
+            opened: HashMap::new(),
+            pool: Pool::default(),
+            dirty_links: Vec::new(),
+            dirty_clients: Vec::new(),
+            awoken: Vec::new(),
+            stalled: Vec::new(),
+            retrying: Vec::new(),
+            uploading: Vec::new(),
+            orphans: Vec::new(),
+            fences: HashMap::new(),
+            backoffs: HashMap::new(),
+            effects: Vec::new(),
+            refresh_wanted: false,
+            now,
+            next_tick: now,
+            next_check: now,
+            next_housekeeping: now,
+            split: Split::default(),
+            positions: Vec::new(),
+            made: Vec::new(),
+            limits,
+            stopping: false,
+            counters: Counters::default(),
+        };
+        engine.adopt(cluster);
+        engine
+    }
+
+    /// A client has connected.
+    pub fn add_client(&mut self, about: About) -> ClientKey {
+        let mut flags = ClientFlags::default();
+        if self.config.requirepass.is_none() {
+            flags.set(ClientFlags::AUTHENTICATED);
+        }
+        self.clients.insert(Client {
+            id: self.shared.next_client_id(),
+            flags,
+            writes: 0,
+            in_flight: 0,
+            write_link: LinkKey::default(),
+            stall: None,
+            heard: self.seconds(),
+            last_command: "NULL",
+            work: None,
+            about: Box::new(about),
+        })
+    }
+
+    /// How many clients this worker has.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// All clients.
+    pub fn clients(&self) -> impl Iterator<Item = (ClientKey, &Client)> {
+        self.clients.iter()
+    }
+
+    /// A client's connection ended or broke: what it still had outstanding is answered to nobody.
+    pub fn client_gone(&mut self, key: ClientKey) {
+        if let Some(mut client) = self.clients.remove(key) {
+            self.abandon_upload(&mut client);
+            if let Some(work) = client.work.take() {
+                self.resume_throttled(key);
+                // Its queue may be long and its buffers large: not for the pool.
+                drop(work);
+            }
+        }
+    }
+
+    /// Closes a client's connection.
+    fn close_client(&mut self, key: ClientKey) {
+        if self.clients.contains_key(key) {
+            self.client_gone(key);
+            self.effects.push(Effect::CloseClient(key));
+        }
+    }
+
+    /// Seconds since the engine's process began.
+    fn seconds(&self) -> u32 {
+        self.now.saturating_duration_since(self.shared.started).as_secs() as u32
+    }
+
+    /// The protocol's place in `routes`.
+    fn side(protocol: Protocol) -> usize {
+        match protocol {
+            Protocol::Resp2 => 0,
+            Protocol::Resp3 => 1,
+        }
+    }
+
+    /// What the shell has to do.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Connections to nodes with something to write; the shell writes them and clears each one's mark.
+    pub fn take_dirty_links(&mut self, into: &mut Vec<LinkKey>) {
+        into.clear();
+        std::mem::swap(into, &mut self.dirty_links);
+    }
+
+    /// Clients with something to be told; the shell writes them and calls [`Engine::client_told`].
+    pub fn take_dirty_clients(&mut self, into: &mut Vec<ClientKey>) {
+        into.clear();
+        std::mem::swap(into, &mut self.dirty_clients);
+    }
+
+    /// The connection `key`, while it lives.
+    pub fn link_mut(&mut self, key: LinkKey) -> Option<&mut Link> {
+        self.links.get_mut(key)
+    }
+
+    /// The client `key`, while it lives.
+    pub fn client_mut(&mut self, key: ClientKey) -> Option<&mut Client> {
+        self.clients.get_mut(key)
+    }
+
+    fn mark_client(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.flags.set(ClientFlags::DIRTY)
+        {
+            self.dirty_clients.push(key);
+        }
+    }
+
+    fn after(&self, wait: Duration) -> Instant {
+        self.now + wait
+    }
+}

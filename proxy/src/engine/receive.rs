@@ -1,0 +1,200 @@
+//! Nodes' bytes: each reply goes to who asked, or is a reason to do something else.
+
+use portico_resp::is_error;
+use portico_slots::NodeId;
+
+use super::{Engine, LARGE, LinkState};
+use crate::backend::{InFlight, RequestFlags};
+use crate::plan::{Action, Event, Facts, decide};
+use crate::session::{ClientFlags, ClientKey, LinkKey, Pending, PendingFlags};
+
+impl Engine {
+    /// Bytes from a node. Returns whether it may be read on.
+    pub fn link_input(&mut self, key: LinkKey, bytes: &[u8]) -> bool {
+        let Some(link) = self.links.get_mut(key) else { return false };
+        link.moved = self.now;
+        if link.passing.is_some() {
+            return self.pass_large(key, bytes);
+        }
+        if link.pipe.partial.is_empty() {
+            let used = self.replies(key, bytes);
+            self.keep_partial(key, &bytes[used..])
+        } else {
+            let mut partial = std::mem::take(&mut link.pipe.partial);
+            partial.extend_from_slice(bytes);
+            let used = self.replies(key, &partial);
+            let Some(link) = self.links.get_mut(key) else { return false };
+            if used == 0 {
+                link.pipe.partial = partial;
+            } else {
+                let rest = &partial[used..];
+                link.pipe.partial.extend_from_slice(rest);
+                if link.pipe.partial.is_empty() && partial.capacity() <= 64 * 1024 {
+                    partial.clear();
+                    link.pipe.partial = partial;
+                }
+            }
+            self.keep_partial(key, &[])
+        }
+    }
+
+    /// Delivers every complete reply in `bytes`; returns how many bytes they were.
+    fn replies(&mut self, key: LinkKey, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        let Some(link) = self.links.get_mut(key) else { return 0 };
+        let mut scanner = std::mem::take(&mut link.pipe.replies);
+        while at < bytes.len() {
+            match scanner.scan(&bytes[at..]) {
+                Ok(Some(end)) => {
+                    self.reply(key, &bytes[at..at + end]);
+                    at += end;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "a node's reply cannot be read; its connection is closed");
+                    self.lose_link(key);
+                    return bytes.len();
+                }
+            }
+        }
+        if let Some(link) = self.links.get_mut(key) {
+            link.pipe.replies = scanner;
+        }
+        at
+    }
+
+    /// Keeps the beginning of a reply, or passes it on if it is large.
+    fn keep_partial(&mut self, key: LinkKey, rest: &[u8]) -> bool {
+        let Some(link) = self.links.get_mut(key) else { return false };
+        link.pipe.partial.extend_from_slice(rest);
+        if link.pipe.partial.len() > LARGE { self.begin_large(key) } else { true }
+    }
+
+    /// One complete reply.
+    #[inline]
+    fn reply(&mut self, key: LinkKey, reply: &[u8]) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if let LinkState::Handshaking(_) = link.state {
+            return self.handshake_reply(key, reply);
+        }
+        if reply[0] == b'>' {
+            return; // a push that nobody asked for (an invalidation after HELLO 3, say)
+        }
+        let Some((entry, range)) = link.pipe.answered() else {
+            tracing::warn!("a node sent a reply that nobody asked for; its connection is closed");
+            return self.lose_link(key);
+        };
+        if is_error(reply) {
+            let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
+            return self.error_reply(node, entry, reply, &request);
+        }
+        if entry.flags.has(RequestFlags::PROBE) {
+            return self.upload_probed(entry.client);
+        }
+        self.answer(&entry, reply);
+    }
+
+    #[cold]
+    fn error_reply(&mut self, node: NodeId, entry: InFlight, reply: &[u8], request: &[u8]) {
+        if entry.flags.has(RequestFlags::IGNORED) {
+            return;
+        }
+        self.decide(entry, Some(node), Event::Error(reply), request);
+    }
+
+    /// Decides what to do about a request that a node refused or that was lost, and begins to do it.
+    pub(super) fn decide(&mut self, entry: InFlight, node: Option<NodeId>, event: Event<'_>, request: &[u8]) {
+        let Some(client) = self.clients.get_mut(entry.client) else { return };
+        let attempt = client.work.as_deref_mut().and_then(|work| {
+            let current = work.attempt.take_if(|attempt| attempt.seq == entry.seq && attempt.part == entry.part);
+            current.filter(|_| entry.flags.has(RequestFlags::RETRY))
+        });
+        let (hops, since) = attempt.map_or((0, self.now), |attempt| (attempt.hops, attempt.since));
+        let waited = self.now.saturating_duration_since(since);
+        let facts = Facts {
+            readonly: entry.flags.has(RequestFlags::READONLY),
+            script: entry.flags.has(RequestFlags::SCRIPT),
+            streamed: entry.flags.has(RequestFlags::STREAMED),
+            hops_left: self.config.max_redirections.saturating_sub(hops),
+            expired: waited >= self.config.failover_timeout,
+            tryagain_expired: waited >= self.config.tryagain_timeout,
+        };
+        let action = decide(event, facts);
+        if entry.flags.has(RequestFlags::PROBE) {
+            return self.upload_refused(entry.client, event, action);
+        }
+        match action {
+            Action::Pass => match event {
+                Event::Error(reply) => self.answer(&entry, reply),
+                Event::Lost { .. } => {}
+            },
+            Action::Refuse(refusal) => self.refuse_request(&entry, node, refusal),
+            retry => self.park(entry, request.to_vec(), retry, hops, since),
+        }
+    }
+
+    /// Gives a client its reply, or a fanned out request its part.
+    #[inline]
+    pub(super) fn answer(&mut self, entry: &InFlight, reply: &[u8]) {
+        let Some(client) = self.clients.get_mut(entry.client) else { return };
+        client.in_flight = client.in_flight.saturating_sub(1);
+        let Some(work) = client.work.as_deref_mut() else { return };
+        if entry.part != InFlight::WHOLE {
+            return self.part_answered(entry, reply);
+        }
+        if let Some(pending) = work.queue.complete(entry.seq, reply, &mut work.out) {
+            self.completed(entry.client, pending);
+        }
+    }
+
+    /// What follows when a request was answered.
+    #[inline]
+    pub(super) fn completed(&mut self, key: ClientKey, pending: Pending) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if pending.flags.has(PendingFlags::WRITE) {
+            client.writes -= 1;
+        }
+        const LOOK: ClientFlags = ClientFlags::CAREFUL.with(ClientFlags::STALLED);
+        if client.flags.any(LOOK) {
+            self.look_again(key);
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.flags.set(ClientFlags::DIRTY) {
+            self.dirty_clients.push(key);
+        }
+        let Some(work) = client.work.as_deref() else { return };
+        if work.reply_bytes() as u64 > self.config.client_output_buffer_limit {
+            self.over_limit(key);
+        }
+    }
+
+    #[cold]
+    fn look_again(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(work) = client.work.as_deref() else { return };
+        let outstanding = work.queue.outstanding_count();
+        if outstanding == 0 && work.parked.is_empty() {
+            client.flags.clear(ClientFlags::CAREFUL);
+        }
+        if client.flags.has(ClientFlags::STALLED)
+            && (outstanding < Self::RESUME_AT || client.flags.has(ClientFlags::CAREFUL))
+            && client.flags.set(ClientFlags::AWOKEN)
+        {
+            self.awoken.push(key);
+        }
+    }
+
+    /// A client holds more replies than it may: closed, as Redis closes it.
+    #[cold]
+    pub(super) fn over_limit(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        tracing::warn!(
+            id = client.id,
+            limit = self.config.client_output_buffer_limit,
+            "client closed for overcoming of output buffer limits"
+        );
+        self.counters.output_limit_disconnections += 1;
+        self.close_client(key);
+    }
+
+}

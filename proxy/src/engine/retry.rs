@@ -1,0 +1,253 @@
+//! Requests that are sent again: one at a time a client, in order, when nothing else of it is in flight.
+//!
+//! That is stricter than order needs and much simpler to hold to: a client with a request to be sent again sends
+//! nothing new, so what was redirected, lost or pushed aside is applied in the order in which it was asked.
+
+use std::time::{Duration, Instant};
+
+use portico_resp::encode;
+use portico_slots::NodeId;
+
+use super::Engine;
+use crate::backend::{InFlight, RequestFlags};
+use crate::plan::{Action, Refusal};
+use crate::session::{Attempt, ClientFlags, ClientKey, Parked, PendingFlags, Target};
+
+/// A write of unknown outcome, which is told once its node can no longer run it: after the connection's successor
+/// has killed it, or after the slot has another owner.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    entry: InFlight,
+    node: NodeId,
+    /// Told by then in any case.
+    deadline: Instant,
+}
+
+impl Orphan {
+    /// Who waits for it, and for which node.
+    pub(super) fn wanted(&self) -> (ClientKey, NodeId) {
+        (self.entry.client, self.node)
+    }
+}
+
+/// The first pause before an open slot or a changing cluster is asked again.
+const SHORT_PAUSE: Duration = Duration::from_millis(2);
+const LONG_PAUSE: Duration = Duration::from_millis(100);
+/// A slot that a redirect showed to be open is treated so until the map was certainly read again.
+const OPEN_FOR: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// A request is to be sent again as `action` says.
+    pub(super) fn park(&mut self, entry: InFlight, request: Vec<u8>, action: Action, hops: u32, since: Instant) {
+        let mut pause = Duration::ZERO;
+        let mut hops = hops;
+        let map = |address| self.config.node_address_map.map(&address);
+        let (target, open) = match action {
+            Action::Follow { owner, .. } => {
+                hops += 1;
+                self.refresh_wanted = true;
+                self.counters.moved += 1;
+                (owner.map_or(Target::Owner, |address| Target::Node(map(address))), false)
+            }
+            Action::Ask { target, .. } => {
+                hops += 1;
+                self.counters.asked += 1;
+                (target.map_or(Target::Owner, |address| Target::Asking(map(address))), true)
+            }
+            Action::Wait { refresh, open } => {
+                self.refresh_wanted |= refresh;
+                self.counters.tryagain += u64::from(open);
+                let waited = self.now.saturating_duration_since(since);
+                pause = (waited / 4).clamp(SHORT_PAUSE, LONG_PAUSE);
+                (Target::Owner, open)
+            }
+            Action::Reconnect => {
+                self.refresh_wanted = true;
+                pause = LONG_PAUSE;
+                (Target::Owner, false)
+            }
+            Action::Resend | Action::Pass | Action::Refuse(_) => {
+                self.refresh_wanted = true;
+                (Target::Owner, false)
+            }
+        };
+        if open {
+            self.opened.insert(entry.slot, self.now + OPEN_FOR);
+            self.guarded = true;
+        }
+        let not_before = self.now + pause;
+        let Some(client) = self.clients.get_mut(entry.client) else { return };
+        client.in_flight = client.in_flight.saturating_sub(1);
+        client.flags.set(ClientFlags::CAREFUL);
+        let Some(work) = client.work.as_deref_mut() else { return };
+        if entry.part == InFlight::WHOLE
+            && let Some(pending) = work.queue.get_mut(entry.seq)
+        {
+            pending.flags = pending.flags.with(PendingFlags::PARKED);
+        }
+        let first = work.queue.first();
+        let order = |entry: &InFlight| (entry.seq.wrapping_sub(first), entry.part);
+        let at = work.parked.partition_point(|parked| order(&parked.entry) < order(&entry));
+        work.parked.insert(at, Parked { entry, request, target, hops, since, not_before });
+        if !self.retrying.contains(&entry.client) {
+            self.retrying.push(entry.client);
+        }
+        self.counters.retries += 1;
+        self.next_tick = self.next_tick.min(not_before);
+    }
+
+    /// Sends again what may be sent now.
+    pub(super) fn send_parked(&mut self) {
+        let mut clients = std::mem::take(&mut self.retrying);
+        clients.retain(|&key| self.send_parked_of(key));
+        self.retrying.extend(clients);
+    }
+
+    /// Sends a client's oldest parked request if nothing else of it is in flight. Returns whether it has more.
+    fn send_parked_of(&mut self, key: ClientKey) -> bool {
+        loop {
+            let Some(client) = self.clients.get_mut(key) else { return false };
+            let in_flight = client.in_flight;
+            let protocol = client.protocol();
+            let Some(work) = client.work.as_deref_mut() else { return false };
+            let Some(parked) = work.parked.front() else {
+                self.wake(key);
+                return false;
+            };
+            if in_flight > 0 {
+                return true;
+            }
+            if self.now < parked.not_before {
+                self.next_tick = self.next_tick.min(parked.not_before);
+                return true;
+            }
+            let topology = &self.cluster.topology;
+            let owner = topology.owner(parked.slot());
+            let (node, asking) = match &parked.target {
+                Target::Owner => (owner, false),
+                // Until the refresher has seen a new node, its word is taken from the map's next state.
+                Target::Node(address) => (topology.find(address).or(owner), false),
+                Target::Asking(address) => match topology.find(address) {
+                    Some(node) => (Some(node), true),
+                    None => (owner, false),
+                },
+            };
+            let link = node.and_then(|node| self.route(protocol, node));
+            let Some(client) = self.clients.get_mut(key) else { return false };
+            let Some(work) = client.work.as_deref_mut() else { return false };
+            if let Some(link_key) = link {
+                let Some(parked) = work.parked.pop_front() else { return false };
+                let mut entry = parked.entry;
+                entry.flags = entry.flags.with(RequestFlags::RETRY);
+                if entry.part == InFlight::WHOLE
+                    && let Some(pending) = work.queue.get_mut(entry.seq)
+                {
+                    pending.link = link_key;
+                    pending.flags = pending.flags.without(PendingFlags::PARKED);
+                }
+                let (hops, since) = (parked.hops, parked.since);
+                work.attempt = Some(Attempt { seq: entry.seq, part: entry.part, hops, since });
+                client.in_flight += 1;
+                let Some(link) = self.links.get_mut(link_key) else { return true };
+                if link.pipe.is_empty() {
+                    link.moved = self.now;
+                }
+                if asking {
+                    let ignored = InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() };
+                    link.pipe.push(b"*1\r\n$6\r\nASKING\r\n", ignored);
+                }
+                link.pipe.push(&parked.request, entry);
+                self.mark_link(link_key);
+                return true;
+            }
+            self.refresh_wanted = true;
+            let Some(parked) = work.parked.front() else { return false };
+            if self.now < parked.since + self.config.failover_timeout {
+                return true;
+            }
+            let entry = parked.entry;
+            work.parked.pop_front();
+            client.in_flight += 1; // what answers takes one off
+            self.refuse_request(&entry, None, Refusal::TimedOut);
+        }
+    }
+
+    /// Answers a request with an error of Portico's own; what may still run is told only when it no longer can.
+    pub(super) fn refuse_request(&mut self, entry: &InFlight, node: Option<NodeId>, refusal: Refusal) {
+        if let (Refusal::OutcomeUnknown, Some(node)) = (refusal, node) {
+            self.counters.unknown_outcomes += 1;
+            let deadline = self.now + self.config.failover_timeout;
+            self.orphans.push(Orphan { entry: *entry, node, deadline });
+            if self.cannot_run_any_more(entry, node) {
+                self.settle_orphans(Some(node));
+            }
+            return;
+        }
+        let text = self.refusal_text(refusal, entry);
+        let mut reply = Vec::new();
+        encode::error(&mut reply, &text);
+        self.answer(entry, &reply);
+    }
+
+    /// Whether a connection stands to the node that has killed its predecessor, or the slot is another's.
+    fn cannot_run_any_more(&self, entry: &InFlight, node: NodeId) -> bool {
+        let topology = &self.cluster.topology;
+        let Some(index) = topology.index_of(&node) else { return true };
+        let side = self.clients.get(entry.client).map_or(0, |client| Self::side(client.protocol()));
+        self.routes[side][usize::from(index)] != Default::default()
+            || topology.owner(entry.slot).is_some_and(|owner| topology.node(owner).id != node)
+    }
+
+    /// Tells the outcome unknown where nothing can run any more. `fenced` is a node whose lost connections are
+    /// known to be dead.
+    pub(super) fn settle_orphans(&mut self, fenced: Option<NodeId>) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let orphans = std::mem::take(&mut self.orphans);
+        for orphan in orphans {
+            let settled = fenced == Some(orphan.node)
+                || self.now >= orphan.deadline
+                || self.cannot_run_any_more(&orphan.entry, orphan.node);
+            if settled {
+                let text = self.refusal_text(Refusal::OutcomeUnknown, &orphan.entry);
+                let mut reply = Vec::new();
+                encode::error(&mut reply, &text);
+                self.answer(&orphan.entry, &reply);
+            } else {
+                self.orphans.push(orphan);
+            }
+        }
+    }
+
+    /// The error that a client is given, with its code.
+    pub(super) fn refusal_text(&self, refusal: Refusal, entry: &InFlight) -> String {
+        let slot = entry.slot;
+        match refusal {
+            Refusal::OutcomeUnknown => {
+                "UNKNOWN the connection to the node was lost after the command was sent: it may or may not have run"
+                    .to_owned()
+            }
+            Refusal::ReadLost => {
+                "UNKNOWN the connection to the node was lost before it answered, with a later write of this client \
+                 behind the command: send it again"
+                    .to_owned()
+            }
+            Refusal::TooManyRedirections => format!(
+                "CLUSTERDOWN Too many cluster redirections for slot {slot} (max-redirections {}): the nodes do not agree who serves it",
+                self.config.max_redirections
+            ),
+            Refusal::TimedOut => format!(
+                "CLUSTERDOWN No master for slot {slot} could be reached for {} ms (failover-timeout). The command did not run",
+                self.config.failover_timeout.as_millis()
+            ),
+            Refusal::Streamed => {
+                "TRYAGAIN The slot moved while a value over 1 MB was being sent. The command did not run: send it again"
+                    .to_owned()
+            }
+            Refusal::NodeCredentials => {
+                "ERR Portico's own credentials are refused by the cluster (node-username, node-password)".to_owned()
+            }
+        }
+    }
+}

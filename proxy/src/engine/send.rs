@@ -1,0 +1,246 @@
+//! Putting a request on its connection, or finding out why it has to wait.
+
+use portico_slots::{NodeIndex, Slot};
+
+use super::{Engine, Fan};
+use crate::backend::{InFlight, RequestFlags};
+use crate::command::{Command, Flags};
+use crate::config::PipelineOrder;
+use crate::plan::Refusal;
+use crate::session::{ClientFlags, ClientKey, LinkKey, Pending, PendingFlags, Stall};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// Sent, or answered.
+    Done,
+    /// Cannot be sent yet; is looked at again later.
+    Wait(Stall),
+    /// Nothing more is read from this client.
+    Close,
+}
+
+/// What sending needs to know of a command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traits {
+    /// For decisions about its reply.
+    pub flags: RequestFlags,
+    /// It wakes or tells others.
+    pub signal: bool,
+}
+
+impl Traits {
+    /// Those of a command of the table.
+    #[inline]
+    pub(super) fn of(command: &Command) -> Self {
+        let mut flags = RequestFlags::default();
+        if command.flags.has(Flags::READONLY) {
+            flags = flags.with(RequestFlags::READONLY);
+        }
+        if command.is_script() {
+            flags = flags.with(RequestFlags::SCRIPT);
+        }
+        Self { flags, signal: command.flags.has(Flags::SIGNAL) }
+    }
+
+    /// A question that may be asked twice.
+    pub(super) const fn question() -> Self {
+        Self { flags: RequestFlags::READONLY, signal: false }
+    }
+
+    #[inline]
+    fn pending(self) -> PendingFlags {
+        if self.flags.has(RequestFlags::READONLY) { PendingFlags::default() } else { PendingFlags::WRITE }
+    }
+}
+
+impl Engine {
+    /// Unanswered bytes on one connection above which its clients wait.
+    const MOST_ON_LINK: usize = 8 << 20;
+    /// Requests of one client that may be outstanding; more of its pipeline stays unread.
+    pub(super) const MOST_OUTSTANDING: u32 = 4096;
+    /// A client that waits goes on below this many.
+    pub(super) const RESUME_AT: u32 = Self::MOST_OUTSTANDING / 2;
+
+    /// Sends a request to its slot's owner.
+    #[inline]
+    pub(super) fn send(&mut self, key: ClientKey, slot: Slot, traits: Traits, request: &[u8]) -> Flow {
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let Some(owner) = self.cluster.topology.owner(slot) else { return self.unreachable(key, slot) };
+        let Some(link_key) = self.route(client.protocol(), owner) else { return self.unreachable(key, slot) };
+        if let Some(stall) = self.gate(key, slot, link_key, traits) {
+            return Flow::Wait(stall);
+        }
+        let (Some(client), Some(link)) = (self.clients.get_mut(key), self.links.get_mut(link_key)) else {
+            return Flow::Close;
+        };
+        let Some(work) = client.work.as_deref_mut() else { return Flow::Close };
+        let flags = traits.pending();
+        let seq = work.queue.push(Pending::sent(link_key, slot, flags));
+        if flags.has(PendingFlags::WRITE) {
+            if client.writes == 0 {
+                client.write_link = link_key;
+            } else if client.write_link != link_key {
+                client.write_link = LinkKey::default();
+            }
+            client.writes += 1;
+        }
+        client.in_flight += 1;
+        if link.pipe.is_empty() {
+            link.moved = self.now;
+        }
+        let entry = InFlight { client: key, seq, part: InFlight::WHOLE, len: 0, slot, flags: traits.flags };
+        link.pipe.push(request, entry);
+        if !std::mem::replace(&mut link.dirty, true) {
+            self.dirty_links.push(link_key);
+        }
+        Flow::Done
+    }
+
+    /// Why a request on `slot` has to wait before it may go onto `link`, if it has to.
+    #[inline]
+    fn gate(&self, key: ClientKey, slot: Slot, link_key: LinkKey, traits: Traits) -> Option<Stall> {
+        let client = self.clients.get(key)?;
+        let outstanding = client.work.as_deref().map_or(0, |work| work.queue.outstanding_count());
+        if self.links.get(link_key).is_some_and(|link| link.pipe.outstanding_bytes() > Self::MOST_ON_LINK) {
+            return Some(Stall::Backpressure);
+        }
+        if outstanding == 0 {
+            return None;
+        }
+        if outstanding >= Self::MOST_OUTSTANDING {
+            return Some(Stall::Order);
+        }
+        match self.config.pipeline_order {
+            PipelineOrder::Signal => {
+                if traits.signal && client.writes > 0 && client.write_link != link_key {
+                    return Some(Stall::Order);
+                }
+            }
+            PipelineOrder::Slot => {}
+            PipelineOrder::Strict => {
+                let elsewhere = |work: &crate::session::Work| {
+                    work.queue.outstanding().any(|(_, p)| p.link != link_key || p.flags.has(PendingFlags::FAN))
+                };
+                if client.work.as_deref().is_some_and(elsewhere) {
+                    return Some(Stall::Order);
+                }
+            }
+        }
+        if client.flags.has(ClientFlags::CAREFUL) || self.guarded {
+            return self.gate_carefully(key, slot, link_key);
+        }
+        None
+    }
+
+    /// A session's outstanding requests on one slot are all on one connection, and one at a time on an open slot.
+    #[cold]
+    fn gate_carefully(&self, key: ClientKey, slot: Slot, link_key: LinkKey) -> Option<Stall> {
+        let client = self.clients.get(key)?;
+        let work = client.work.as_deref()?;
+        if !work.parked.is_empty() {
+            return Some(Stall::Order);
+        }
+        let open = self.is_open(slot);
+        let careful = client.flags.has(ClientFlags::CAREFUL);
+        let conflict = work.queue.outstanding().any(|(_, pending)| {
+            pending.flags.has(PendingFlags::FAN) && (open || careful)
+                || pending.slot == slot && (open || pending.link != link_key)
+        });
+        conflict.then_some(Stall::Order)
+    }
+
+    /// Whether a slot is being moved, as far as is known.
+    pub(super) fn is_open(&self, slot: Slot) -> bool {
+        self.cluster.topology.is_open(slot) || self.opened.contains_key(&slot)
+    }
+
+    /// Nobody takes requests for `slot` now: waits up to the failover timeout, then says so.
+    #[cold]
+    pub(super) fn unreachable(&mut self, key: ClientKey, slot: Slot) -> Flow {
+        self.refresh_wanted = true;
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let waiting = match client.stall {
+            Some((Stall::Unreachable, since)) => since,
+            _ => self.now,
+        };
+        // Not every request of a pipeline waits its own turn for a master that is long gone.
+        let topology = &self.cluster.topology;
+        let side = Self::side(client.protocol());
+        let trouble = topology.owner(slot).map(|owner| topology.node(owner).id);
+        let trouble = trouble.and_then(|node| self.backoffs.get(&(node, side))).map(|backoff| backoff.since);
+        let since = trouble.map_or(waiting, |trouble| trouble.min(waiting));
+        if self.now.saturating_duration_since(since) < self.config.failover_timeout {
+            return Flow::Wait(Stall::Unreachable);
+        }
+        let text = self.refusal_text(Refusal::TimedOut, &InFlight { slot, ..InFlight::nobodys() });
+        self.reply_error(key, &text);
+        Flow::Done
+    }
+
+    /// Whether a request that goes to several connections may go now.
+    pub(super) fn gate_fan(&self, key: ClientKey, traits: Traits, slots: impl Iterator<Item = Slot>) -> Option<Stall> {
+        let client = self.clients.get(key)?;
+        let work = client.work.as_deref()?;
+        let outstanding = work.queue.outstanding_count();
+        if outstanding == 0 {
+            return None;
+        }
+        let waits = client.flags.has(ClientFlags::CAREFUL)
+            || outstanding >= Self::MOST_OUTSTANDING
+            || self.config.pipeline_order == PipelineOrder::Strict
+            || traits.signal && client.writes > 0 && self.config.pipeline_order != PipelineOrder::Slot
+            || self.guarded && slots.into_iter().any(|slot| self.is_open(slot));
+        waits.then_some(Stall::Order)
+    }
+
+    /// Registers a request that goes to several connections; its parts are sent with [`Engine::send_part`].
+    pub(super) fn begin_fan(&mut self, key: ClientKey, fan: Box<Fan>, traits: Traits) -> Option<u32> {
+        let client = self.clients.get_mut(key)?;
+        let work = client.work.as_deref_mut()?;
+        let flags = traits.pending().with(PendingFlags::FAN);
+        let seq = work.queue.push(Pending::sent(LinkKey::default(), 0, flags));
+        if flags.has(PendingFlags::WRITE) {
+            client.write_link = LinkKey::default();
+            client.writes += 1;
+        }
+        work.fans.push_back((seq, fan));
+        Some(seq)
+    }
+
+    /// Sends one part of a registered request. `encode` appends its bytes.
+    pub(super) fn send_part(
+        &mut self,
+        link_key: LinkKey,
+        mut entry: InFlight,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let (Some(client), Some(link)) = (self.clients.get_mut(entry.client), self.links.get_mut(link_key)) else {
+            return;
+        };
+        client.in_flight += 1;
+        if link.pipe.is_empty() {
+            link.moved = self.now;
+        }
+        let buffer = link.pipe.begin();
+        let start = buffer.len();
+        encode(buffer);
+        entry.len = 0;
+        link.pipe.commit(start, entry);
+        if !std::mem::replace(&mut link.dirty, true) {
+            self.dirty_links.push(link_key);
+        }
+    }
+
+    /// The connection to a node that takes requests, or why it has to be waited for.
+    pub(super) fn ready(&mut self, key: ClientKey, node: Option<NodeIndex>, slot: Slot) -> Result<LinkKey, Flow> {
+        let Some(client) = self.clients.get(key) else { return Err(Flow::Close) };
+        let protocol = client.protocol();
+        let link = node.and_then(|node| self.route(protocol, node));
+        let Some(link) = link else { return Err(self.unreachable(key, slot)) };
+        if self.links.get(link).is_some_and(|link| link.pipe.outstanding_bytes() > Self::MOST_ON_LINK) {
+            return Err(Flow::Wait(Stall::Backpressure));
+        }
+        Ok(link)
+    }
+}

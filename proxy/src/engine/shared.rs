@@ -1,0 +1,150 @@
+//! What all workers share: numbers of clients, and counters that each worker writes alone and a reader adds up.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What one worker counted since it began.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters { $($(#[doc = $doc])+ pub $name: u64,)+ }
+
+        #[derive(Debug, Default)]
+        struct Published { $($name: AtomicU64,)+ }
+
+        impl Published {
+            fn set(&self, counters: &Counters) {
+                $(self.$name.store(counters.$name, Ordering::Relaxed);)+
+            }
+
+            fn add_to(&self, sum: &mut Counters) {
+                $(sum.$name += self.$name.load(Ordering::Relaxed);)+
+            }
+        }
+
+        impl Counters {
+            /// Each counter's name and value.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Requests taken from clients.
+    requests,
+    /// Connections accepted from clients.
+    connections,
+    /// Connections refused because of `maxclients`.
+    rejected_connections,
+    /// Errors that Portico itself answered with.
+    errors,
+    /// Clients closed for a malformed request.
+    protocol_errors,
+    /// Clients closed at `client-output-buffer-limit`.
+    output_limit_disconnections,
+    /// Clients closed at `client-query-buffer-limit`.
+    query_limit_disconnections,
+    /// MOVED answers followed.
+    moved,
+    /// ASK answers followed.
+    asked,
+    /// TRYAGAIN answers waited out.
+    tryagain,
+    /// Requests sent again, for whatever reason.
+    retries,
+    /// Writes answered with "outcome unknown".
+    unknown_outcomes,
+    /// Established connections to nodes that broke.
+    connections_lost,
+    /// Connections to nodes that were given up because the cluster missed the node.
+    links_given_up,
+    /// Connections to nodes that refused Portico's credentials.
+    node_auth_failures,
+    /// Requests streamed because of their size.
+    large_requests,
+    /// Replies passed on piece by piece because of their size.
+    large_replies,
+    /// Bytes received from clients.
+    bytes_in,
+    /// Bytes sent to clients.
+    bytes_out,
+}
+
+/// One worker's published figures, on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Slot {
+    counters: Published,
+    clients: AtomicUsize,
+    links: AtomicUsize,
+}
+
+/// The sum over all workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Counters.
+    pub counters: Counters,
+    /// Connected clients.
+    pub clients: usize,
+    /// Connections to nodes.
+    pub links: usize,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// How many workers there are.
+    pub workers: usize,
+    /// When the process began.
+    pub started: Instant,
+    /// Identifies this process, as a server's `run_id` does: 40 hexadecimal digits.
+    pub run_id: String,
+    /// The port that clients connect to.
+    pub port: u16,
+    next_client: AtomicU64,
+    slots: Box<[Slot]>,
+}
+
+impl Shared {
+    /// For `workers` workers.
+    #[must_use]
+    pub fn new(workers: usize, port: u16, started: Instant) -> Self {
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        let seed = nanos ^ u128::from(std::process::id()) << 64;
+        let run_id = format!("{:032x}{:08x}", seed.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835), std::process::id());
+        Self {
+            workers,
+            started,
+            run_id,
+            port,
+            next_client: AtomicU64::new(1),
+            slots: (0..workers).map(|_| Slot::default()).collect(),
+        }
+    }
+
+    pub(super) fn next_client_id(&self) -> u64 {
+        self.next_client.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn publish(&self, worker: usize, counters: &Counters, clients: usize, links: usize) {
+        if let Some(slot) = self.slots.get(worker) {
+            slot.counters.set(counters);
+            slot.clients.store(clients, Ordering::Relaxed);
+            slot.links.store(links, Ordering::Relaxed);
+        }
+    }
+
+    /// Everybody's figures, as of at most a second ago.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for slot in &self.slots {
+            slot.counters.add_to(&mut totals.counters);
+            totals.clients += slot.clients.load(Ordering::Relaxed);
+            totals.links += slot.links.load(Ordering::Relaxed);
+        }
+        totals
+    }
+}

@@ -1,0 +1,284 @@
+//! The end of a turn, and what time brings: waiting clients, requests to be sent again, silent nodes, idle clients.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Effect, Engine, LinkState};
+use crate::backend::{InFlight, RequestFlags};
+use crate::session::{ClientFlags, ClientKey, LinkKey};
+use crate::topology::Cluster;
+
+/// How often connections are looked at.
+const CHECK: Duration = Duration::from_millis(100);
+/// How often clients are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// A node that was sent something and says nothing for so long is a reason to ask the others about it.
+const SILENT: Duration = Duration::from_millis(500);
+/// A client that does not drain a large reply for so long is closed, since a node waits for it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// How often whatever waits is looked at.
+    pub(super) const TICK: Duration = Duration::from_millis(5);
+
+    /// A turn begins: the time it has, and the map that is in force.
+    pub fn begin_turn(&mut self, now: Instant, cluster: &Arc<Cluster>) {
+        self.now = now;
+        if !Arc::ptr_eq(cluster, &self.cluster) {
+            self.adopt(Arc::clone(cluster));
+        }
+    }
+
+    /// A turn ends: what its replies made possible, and what time brings.
+    pub fn end_turn(&mut self) {
+        if self.is_waiting() && self.now >= self.next_tick {
+            self.next_tick = self.now + Self::TICK;
+            self.tick();
+        }
+        if self.now >= self.next_check {
+            self.next_check = self.now + CHECK;
+            self.check_links();
+        }
+        if self.now >= self.next_housekeeping {
+            self.next_housekeeping = self.now + HOUSEKEEPING;
+            self.housekeeping();
+        }
+        if !self.retrying.is_empty() {
+            self.send_parked();
+        }
+        while let Some(key) = self.awoken.pop() {
+            self.go_on(key);
+        }
+        if std::mem::take(&mut self.refresh_wanted) {
+            self.effects.push(Effect::Refresh);
+        }
+    }
+
+    /// How long the shell may sleep.
+    #[must_use]
+    pub fn sleep(&self) -> Duration {
+        let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
+        let busy = self.links.values().any(|link| !link.pipe.is_empty() || !matches!(link.state, LinkState::Ready));
+        let until = if busy { until.min(self.next_check) } else { until };
+        until.saturating_duration_since(self.now)
+    }
+
+    fn is_waiting(&self) -> bool {
+        !(self.stalled.is_empty()
+            && self.retrying.is_empty()
+            && self.orphans.is_empty()
+            && self.uploading.is_empty()
+            && self.opened.is_empty())
+    }
+
+    fn tick(&mut self) {
+        let now = self.now;
+        self.opened.retain(|_, until| *until > now);
+        self.guarded = self.cluster.topology.has_open() || !self.opened.is_empty();
+        self.settle_orphans(None);
+        self.reopen_for_orphans();
+        self.start_uploads();
+        self.wake_stalled();
+    }
+
+    /// The connection whose predecessor may still run something is opened even if nobody wants to use it.
+    fn reopen_for_orphans(&mut self) {
+        let wanted: Vec<_> = self.orphans.iter().map(super::retry::Orphan::wanted).collect();
+        for (client, node) in wanted {
+            let Some(client) = self.clients.get(client) else { continue };
+            let protocol = client.protocol();
+            if let Some(index) = self.cluster.topology.index_of(&node) {
+                self.route(protocol, index);
+            }
+        }
+        let clients = &self.clients;
+        self.orphans.retain(|orphan| clients.contains_key(orphan.wanted().0));
+    }
+
+    /// Clients whose next request waits are looked at again at the end of the turn.
+    pub(super) fn wake_stalled(&mut self) {
+        for key in std::mem::take(&mut self.stalled) {
+            if let Some(client) = self.clients.get_mut(key) {
+                if !client.flags.has(ClientFlags::STALLED) {
+                    continue;
+                }
+                if client.flags.set(ClientFlags::AWOKEN) {
+                    self.awoken.push(key);
+                }
+                self.stalled.push(key);
+            }
+        }
+    }
+
+    /// The client is looked at again at the end of the turn.
+    pub(super) fn wake(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.flags.has(ClientFlags::STALLED)
+            && client.flags.set(ClientFlags::AWOKEN)
+        {
+            self.awoken.push(key);
+        }
+    }
+
+    /// A client that waited goes on with what it had sent.
+    fn go_on(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.flags.clear(ClientFlags::AWOKEN);
+        if !client.flags.has(ClientFlags::STALLED) {
+            return;
+        }
+        client.flags.clear(ClientFlags::STALLED);
+        self.serve_kept(key);
+        if self.clients.get(key).is_some_and(|client| !client.flags.has(ClientFlags::STALLED)) {
+            self.stalled.retain(|&other| other != key);
+            self.effects.push(Effect::ResumeClient(key));
+        }
+    }
+
+    fn check_links(&mut self) {
+        self.check_draining();
+        let (now, limit) = (self.now, self.config.failover_timeout);
+        let mut silent = false;
+        let mut given_up: Vec<LinkKey> = Vec::new();
+        let mut undrained: Vec<ClientKey> = Vec::new();
+        for (key, link) in &self.links {
+            if link.throttled {
+                if now >= link.moved + DRAIN_TIMEOUT {
+                    undrained.extend(link.passing);
+                }
+            } else if !link.pipe.is_empty() && now >= link.moved + SILENT {
+                silent = true;
+                // Slow is not dead: only what the cluster too misses is given up, and not before its time.
+                let topology = &self.cluster.topology;
+                let missed = topology.index_of(&link.node).is_none_or(|index| {
+                    let node = topology.node(index);
+                    node.failed || node.suspected
+                });
+                if missed && now >= link.moved + limit {
+                    given_up.push(key);
+                }
+            }
+        }
+        self.refresh_wanted |= silent;
+        for key in given_up {
+            self.counters.links_given_up += 1;
+            self.lose_link(key);
+        }
+        for key in undrained {
+            self.over_limit(key);
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        let now = self.now;
+        let ping = self.cluster.ping_interval;
+        let mut to_ping: Vec<LinkKey> = Vec::new();
+        for (key, link) in &mut self.links {
+            link.pipe.trim_partial();
+            if link.is_shared_and_ready() && link.pipe.is_empty() && now >= link.moved + ping {
+                to_ping.push(key);
+            }
+        }
+        for key in to_ping {
+            if let Some(link) = self.links.get_mut(key) {
+                link.moved = now;
+                let ignored = InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() };
+                link.pipe.push(b"*1\r\n$4\r\nPING\r\n", ignored);
+                self.mark_link(key);
+            }
+        }
+        let timeout = self.config.timeout.as_secs() as u32;
+        if timeout > 0 {
+            let seconds = self.seconds();
+            let idle: Vec<ClientKey> = self
+                .clients
+                .iter()
+                .filter(|(_, client)| client.work.is_none() && seconds.saturating_sub(client.heard) > timeout)
+                .map(|(key, _)| key)
+                .collect();
+            idle.into_iter().for_each(|key| self.close_client(key));
+        }
+        self.publish();
+    }
+
+    /// Adds what this worker counted to what everybody can read.
+    pub(super) fn publish(&self) {
+        self.shared.publish(self.worker, &self.counters, self.clients.len(), self.links.len());
+    }
+
+    /// The kernel took `n` bytes of a client's replies.
+    pub fn client_told(&mut self, key: ClientKey, n: usize) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(work) = client.work.as_deref_mut() else { return };
+        work.told += n;
+        if work.told == work.out.len() {
+            work.out.clear();
+            work.told = 0;
+            if work.out.capacity() > 1 << 20 {
+                work.out = Vec::new();
+            }
+        } else if work.told > 64 * 1024 && work.told * 2 > work.out.len() {
+            work.out.drain(..work.told);
+            work.told = 0;
+        }
+        let closing = client.flags.has(ClientFlags::CLOSING) && work.queue.is_empty() && work.out.is_empty();
+        let done = work.is_done();
+        if client.flags.has(ClientFlags::THROTTLING) && self.drained(key) {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.flags.clear(ClientFlags::THROTTLING);
+            }
+            self.resume_throttled(key);
+        }
+        if closing {
+            self.close_client(key);
+        } else if done
+            && let Some(client) = self.clients.get_mut(key)
+            && let Some(work) = client.work.take()
+        {
+            self.pool.give_work(work);
+        }
+    }
+
+    /// The client will send no more. What it asked for is still answered, in case it listens on.
+    pub fn client_ended(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(work) = client.work.as_deref() else { return self.close_client(key) };
+        if work.queue.is_empty() && work.out.is_empty() && !client.flags.has(ClientFlags::STALLED) {
+            return self.close_client(key);
+        }
+        client.flags.set(ClientFlags::ENDED);
+        if !client.flags.any(ClientFlags::STALLED.with(ClientFlags::UPLOADING)) {
+            client.flags.set(ClientFlags::CLOSING);
+        } else if client.flags.has(ClientFlags::UPLOADING) {
+            self.close_client(key);
+        }
+    }
+
+    /// Stops: what was received is answered, then each client is closed.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        let keys: Vec<ClientKey> = self.clients.keys().collect();
+        keys.into_iter().for_each(|key| self.stop_client(key));
+    }
+
+    /// Closes a client as soon as it was told everything, if nothing of it waits to be sent.
+    fn stop_client(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match client.work.as_deref() {
+            None => self.close_client(key),
+            Some(_) if client.flags.any(ClientFlags::STALLED.with(ClientFlags::UPLOADING)) => {}
+            Some(work) if work.queue.is_empty() && work.out.is_empty() => self.close_client(key),
+            Some(_) => {
+                client.flags.set(ClientFlags::CLOSING);
+            }
+        }
+    }
+
+    /// Whether it is stopping; then clients that were answered are closed, turn by turn.
+    pub fn close_stopped(&mut self) {
+        if self.stopping {
+            let keys: Vec<ClientKey> = self.clients.keys().collect();
+            keys.into_iter().for_each(|key| self.stop_client(key));
+        }
+    }
+}

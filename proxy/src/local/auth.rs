@@ -1,0 +1,141 @@
+//! AUTH, HELLO and RESET: who a client is and which protocol it speaks.
+
+use portico_resp::{Protocol, encode};
+
+use super::Context;
+use crate::command::Args;
+use crate::plan::RequestArgs;
+use crate::session::ClientFlags;
+
+const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// Compares without telling by its duration where the difference is, as Redis does.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+/// Whether user and password are right; if so the client is authenticated. There is one user, `default`.
+fn authenticate(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> bool {
+    let right = match &context.config.requirepass {
+        Some(secret) => same(secret.expose().as_bytes(), password),
+        None => true,
+    };
+    let right = right && user == b"default";
+    if right {
+        context.client.flags.set(ClientFlags::AUTHENTICATED);
+    }
+    right
+}
+
+/// AUTH [username] password
+pub fn auth(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    let (user, password) = match args.count() {
+        2 => (&b"default"[..], args.word(1)),
+        3 => (args.word(1), args.word(2)),
+        _ => return encode::error(context.out, "ERR syntax error"),
+    };
+    if args.count() == 2 && context.config.requirepass.is_none() {
+        return encode::error(
+            context.out,
+            "ERR AUTH <password> called without any password configured for the default user. \
+             Are you sure your configuration is correct?",
+        );
+    }
+    if authenticate(context, user, password) {
+        encode::simple(context.out, "OK");
+    } else {
+        encode::error(context.out, WRONG_PASS);
+    }
+}
+
+/// HELLO [protover [AUTH username password] [SETNAME clientname]]
+pub fn hello(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    let mut protocol = None;
+    if args.count() > 1 {
+        protocol = match args.integer(1) {
+            Some(2) => Some(Protocol::Resp2),
+            Some(3) => Some(Protocol::Resp3),
+            Some(_) => return encode::error(context.out, "NOPROTO unsupported protocol version"),
+            None => {
+                return encode::error(
+                    context.out,
+                    "ERR Protocol version is not an integer or out of range",
+                );
+            }
+        };
+    }
+    let (mut credentials, mut name) = (None, None);
+    let mut at = 2;
+    while at < args.count() {
+        let more = args.count() - 1 - at;
+        if args.is(at, "auth") && more >= 2 {
+            credentials = Some((args.word(at + 1), args.word(at + 2)));
+            at += 3;
+        } else if args.is(at, "setname") && more >= 1 {
+            match super::client::valid_name(args.word(at + 1)) {
+                Ok(valid) => name = Some(valid),
+                Err(error) => return encode::error(context.out, error),
+            }
+            at += 2;
+        } else {
+            let option = args.text(at);
+            return encode::error(context.out, &format!("ERR Syntax error in HELLO option '{option}'"));
+        }
+    }
+    if let Some((user, password)) = credentials
+        && !authenticate(context, user, password)
+    {
+        return encode::error(context.out, WRONG_PASS);
+    }
+    if !context.client.flags.has(ClientFlags::AUTHENTICATED) {
+        return encode::error(
+            context.out,
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+             <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+             the same time",
+        );
+    }
+    if let Some(name) = name {
+        context.client.about.name = name;
+    }
+    match protocol {
+        Some(Protocol::Resp3) => {
+            context.client.flags.set(ClientFlags::RESP3);
+        }
+        Some(Protocol::Resp2) => context.client.flags.clear(ClientFlags::RESP3),
+        None => {}
+    }
+    describe(context);
+}
+
+/// The server as HELLO describes it.
+fn describe(context: &mut Context<'_>) {
+    let protocol = context.client.protocol();
+    let out = &mut *context.out;
+    encode::map_header(out, 7, protocol);
+    for (field, value) in [("server", "redis"), ("version", context.version)] {
+        encode::bulk(out, field.as_bytes());
+        encode::bulk(out, value.as_bytes());
+    }
+    encode::bulk(out, b"proto");
+    encode::integer(out, if protocol == Protocol::Resp3 { 3 } else { 2 });
+    encode::bulk(out, b"id");
+    encode::integer(out, context.client.id.cast_signed());
+    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+        encode::bulk(out, field.as_bytes());
+        encode::bulk(out, value.as_bytes());
+    }
+    encode::bulk(out, b"modules");
+    encode::array_header(out, 0);
+}
+
+/// RESET: the client is as when it connected.
+pub fn reset(context: &mut Context<'_>) {
+    let client = &mut *context.client;
+    client.flags.clear(ClientFlags::RESP3);
+    if context.config.requirepass.is_some() {
+        client.flags.clear(ClientFlags::AUTHENTICATED);
+    }
+    client.about.name = "".into();
+    encode::simple(context.out, "RESET");
+}

@@ -1,0 +1,57 @@
+//! PING, ECHO, SELECT and the commands of databases and clusters that one server without either has.
+
+use portico_resp::encode;
+
+use super::Context;
+use crate::command::Args;
+use crate::plan::RequestArgs;
+
+const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+const OUT_OF_RANGE: &str = "ERR DB index is out of range";
+
+/// PING [message]
+pub fn ping(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    match args.count() {
+        1 => encode::simple(context.out, "PONG"),
+        2 => encode::bulk(context.out, args.word(1)),
+        _ => encode::error(context.out, "ERR wrong number of arguments for 'ping' command"),
+    }
+}
+
+/// ECHO message
+pub fn echo(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    encode::bulk(context.out, args.word(1));
+}
+
+/// SELECT index: a cluster has database 0 only, as a server with `databases 1`.
+pub fn select(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    match args.integer(1).map(i32::try_from) {
+        Some(Ok(0)) => encode::simple(context.out, "OK"),
+        Some(Ok(_)) => encode::error(context.out, OUT_OF_RANGE),
+        _ => encode::error(context.out, NOT_AN_INTEGER),
+    }
+}
+
+/// SWAPDB index1 index2
+pub fn swap_db(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    match (args.integer(1), args.integer(2)) {
+        (None, _) => encode::error(context.out, "ERR invalid first DB index"),
+        (_, None) => encode::error(context.out, "ERR invalid second DB index"),
+        (Some(0), Some(0)) => encode::simple(context.out, "OK"),
+        _ => encode::error(context.out, OUT_OF_RANGE),
+    }
+}
+
+/// MOVE key db
+pub fn move_key(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    match args.integer(2) {
+        None => encode::error(context.out, NOT_AN_INTEGER),
+        Some(0) => encode::error(context.out, "ERR source and destination objects are the same"),
+        Some(_) => encode::error(context.out, OUT_OF_RANGE),
+    }
+}
+
+/// CLUSTER, READONLY, READWRITE, ASKING: what a server outside a cluster says.
+pub fn cluster_disabled(context: &mut Context<'_>) {
+    encode::error(context.out, "ERR This instance has cluster support disabled");
+}

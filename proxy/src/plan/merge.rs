@@ -1,0 +1,252 @@
+//! One reply from the replies of a split request's parts.
+
+use std::collections::HashSet;
+
+use portico_resp::{Items, Protocol, array_items, encode, integer_reply, is_error};
+
+/// How parts' replies become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// MGET: one value a key, in the order of the request.
+    Values,
+    /// DEL, UNLINK, EXISTS, TOUCH: the sum of counts over keys.
+    KeySum,
+    /// MSET: OK when every key was set.
+    KeyOk,
+    /// DBSIZE: the sum of counts over nodes.
+    Sum,
+    /// KEYS: all elements; what two nodes name is told once when `distinct`.
+    Concat {
+        /// A slot is being moved, so that two nodes may name one key.
+        distinct: bool,
+    },
+    /// Everybody says the same: the first reply.
+    Same,
+    /// SCRIPT EXISTS: 1 where everybody says 1.
+    All,
+    /// The one reply as it is: there is one part, which is asked about later.
+    First,
+}
+
+/// One part: which keys it has and what it was answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part {
+    /// Where its reply lies in [`Parts::replies`].
+    pub at: usize,
+    /// Length of its reply in bytes; 0 while it has none.
+    pub len: usize,
+    /// How many keys it has.
+    pub keys: u32,
+}
+
+/// The parts of one request and what they were answered.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// In the order in which they were sent.
+    pub parts: Vec<Part>,
+    /// For each key of each part, in turn, its place in the request.
+    pub order: Vec<u32>,
+    /// The replies, in the order in which they came.
+    pub replies: Vec<u8>,
+}
+
+impl Parts {
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.parts.clear();
+        self.order.clear();
+        self.replies.clear();
+    }
+
+    /// Keeps the reply of part `index`.
+    #[inline]
+    pub fn answer(&mut self, index: usize, reply: &[u8]) {
+        let at = self.replies.len();
+        self.replies.extend_from_slice(reply);
+        if let Some(part) = self.parts.get_mut(index) {
+            part.at = at;
+            part.len = reply.len();
+        }
+    }
+
+    /// The reply of `part`.
+    #[inline]
+    #[must_use]
+    pub fn reply(&self, part: &Part) -> &[u8] {
+        &self.replies[part.at..part.at + part.len]
+    }
+
+    /// The replies, part by part.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| self.reply(part))
+    }
+}
+
+/// Appends the one reply to `out`. `name` is the command's, for the error that says what was done.
+///
+/// An error is never turned into data: if any part failed, the reply is an error. When all parts failed alike it is
+/// the error that a single server would have given; otherwise it also says how much was done.
+pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &mut Vec<u8>) {
+    if parts.iter().any(is_error) {
+        return failure(kind, name, parts, out);
+    }
+    match kind {
+        Merge::Values => values(parts, protocol, out),
+        Merge::KeySum | Merge::Sum => {
+            let sum = parts.iter().map(|reply| integer_reply(reply).unwrap_or(0)).sum();
+            encode::integer(out, sum);
+        }
+        Merge::KeyOk | Merge::Same | Merge::First => {
+            out.extend_from_slice(parts.iter().next().unwrap_or(b"+OK\r\n"));
+        }
+        Merge::Concat { distinct } => concat(parts, distinct, out),
+        Merge::All => all(parts, out),
+    }
+}
+
+fn failure(kind: Merge, name: &str, parts: &Parts, out: &mut Vec<u8>) {
+    let first = parts.iter().find(|reply| is_error(reply)).unwrap_or(b"-ERR no reply\r\n");
+    if parts.iter().all(|reply| reply == first) {
+        return out.extend_from_slice(first);
+    }
+    let text = error_text(first);
+    let keys = |failed: bool| -> u32 {
+        let side = parts.parts.iter().filter(|part| is_error(parts.reply(part)) == failed);
+        side.map(|part| part.keys).sum()
+    };
+    let (done, not) = (keys(false), keys(true));
+    let failed = parts.iter().filter(|reply| is_error(reply)).count();
+    let told = match kind {
+        Merge::Values => format!("{text} ({not} of {} keys were not read)", done + not),
+        Merge::KeyOk => format!("{text} ({name}: {done} keys were set, {not} keys were not known to be set)"),
+        Merge::KeySum => {
+            format!("{text} ({name}: done for {done} keys, not known to be done for {not} keys)")
+        }
+        _ => format!("{text} ({name}: failed on {failed} of {} masters)", parts.parts.len()),
+    };
+    encode::error(out, &told);
+}
+
+/// An error's text with its code, without framing.
+fn error_text(reply: &[u8]) -> String {
+    let body = match reply.first() {
+        Some(b'!') => reply.iter().position(|&b| b == b'\n').map_or(&b""[..], |end| &reply[end + 1..]),
+        _ => reply.get(1..).unwrap_or_default(),
+    };
+    String::from_utf8_lossy(body).trim_end().to_owned()
+}
+
+fn values(parts: &Parts, protocol: Protocol, out: &mut Vec<u8>) {
+    // Sorting would cost more than one pass that notes where each key's value lies.
+    let mut places = vec![(0usize, 0usize); parts.order.len()];
+    let mut order = parts.order.iter();
+    for part in &parts.parts {
+        let mut at = part.at;
+        let reply = parts.reply(part);
+        let (_, header) = array_items(reply).unwrap_or((0, reply.len()));
+        at += header;
+        let mut items = Items::new(reply).into_iter().flatten();
+        for _ in 0..part.keys {
+            let Some(&key) = order.next() else { break };
+            let len = items.next().map_or(0, <[u8]>::len);
+            places[key as usize] = (at, len);
+            at += len;
+        }
+    }
+    encode::array_header(out, places.len());
+    for (at, len) in places {
+        if len == 0 {
+            encode::null(out, protocol); // a node that answers with fewer values than keys: cannot be told otherwise
+        } else {
+            out.extend_from_slice(&parts.replies[at..at + len]);
+        }
+    }
+}
+
+fn concat(parts: &Parts, distinct: bool, out: &mut Vec<u8>) {
+    if distinct {
+        let mut seen = HashSet::new();
+        let unique: Vec<&[u8]> = parts.iter().filter_map(Items::new).flatten().filter(|item| seen.insert(*item)).collect();
+        encode::array_header(out, unique.len());
+        unique.iter().for_each(|item| out.extend_from_slice(item));
+        return;
+    }
+    let count: u64 = parts.iter().filter_map(array_items).map(|(count, _)| count).sum();
+    encode::array_header(out, count as usize);
+    for reply in parts.iter() {
+        if let Some((_, header)) = array_items(reply) {
+            out.extend_from_slice(&reply[header..]);
+        }
+    }
+}
+
+fn all(parts: &Parts, out: &mut Vec<u8>) {
+    let mut least: Vec<i64> = Vec::new();
+    for (index, reply) in parts.iter().enumerate() {
+        for (at, item) in Items::new(reply).into_iter().flatten().enumerate() {
+            let value = integer_reply(item).unwrap_or(0);
+            if index == 0 {
+                least.push(value);
+            } else if let Some(known) = least.get_mut(at) {
+                *known = value.min(*known);
+            }
+        }
+    }
+    encode::array_header(out, least.len());
+    least.iter().for_each(|&value| encode::integer(out, value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(replies: &[(&str, &[u32])]) -> Parts {
+        let mut parts = Parts::default();
+        for (index, (reply, keys)) in replies.iter().enumerate() {
+            parts.parts.push(Part { keys: keys.len() as u32, ..Part::default() });
+            parts.order.extend_from_slice(keys);
+            parts.answer(index, reply.as_bytes());
+        }
+        parts
+    }
+
+    fn merged(kind: Merge, replies: &[(&str, &[u32])]) -> String {
+        let mut out = Vec::new();
+        merge(kind, "mset", &parts(replies), Protocol::Resp2, &mut out);
+        String::from_utf8(out).expect("the replies here are text")
+    }
+
+    #[test]
+    fn values_come_in_the_order_of_the_request() {
+        let replies: &[(&str, &[u32])] =
+            &[("*2\r\n$1\r\nb\r\n$-1\r\n", &[1, 2]), ("*1\r\n$1\r\na\r\n", &[0])];
+        assert_eq!(merged(Merge::Values, replies), "*3\r\n$1\r\na\r\n$1\r\nb\r\n$-1\r\n");
+    }
+
+    #[test]
+    fn a_failed_part_is_never_turned_into_data() {
+        let replies: &[(&str, &[u32])] = &[("*1\r\n$1\r\na\r\n", &[0]), ("-OOM no memory\r\n", &[1, 2])];
+        assert_eq!(merged(Merge::Values, replies), "-OOM no memory (2 of 3 keys were not read)\r\n");
+        let replies: &[(&str, &[u32])] = &[("+OK\r\n", &[0]), ("-OOM no memory\r\n", &[1, 2])];
+        assert_eq!(
+            merged(Merge::KeyOk, replies),
+            "-OOM no memory (mset: 1 keys were set, 2 keys were not known to be set)\r\n"
+        );
+        let replies: &[(&str, &[u32])] = &[("-OOM no memory\r\n", &[0]), ("-OOM no memory\r\n", &[1])];
+        assert_eq!(merged(Merge::KeyOk, replies), "-OOM no memory\r\n");
+    }
+
+    #[test]
+    fn sums_lists_and_agreements() {
+        assert_eq!(merged(Merge::KeySum, &[(":2\r\n", &[0, 1]), (":1\r\n", &[2])]), ":3\r\n");
+        assert_eq!(merged(Merge::Sum, &[(":20\r\n", &[]), (":1\r\n", &[])]), ":21\r\n");
+        let lists: &[(&str, &[u32])] = &[("*2\r\n$1\r\na\r\n$1\r\nb\r\n", &[]), ("*1\r\n$1\r\nb\r\n", &[])];
+        assert_eq!(
+            merged(Merge::Concat { distinct: false }, lists),
+            "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nb\r\n"
+        );
+        assert_eq!(merged(Merge::Concat { distinct: true }, lists), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        let exist: &[(&str, &[u32])] = &[("*2\r\n:1\r\n:1\r\n", &[]), ("*2\r\n:0\r\n:1\r\n", &[])];
+        assert_eq!(merged(Merge::All, exist), "*2\r\n:0\r\n:1\r\n");
+    }
+}

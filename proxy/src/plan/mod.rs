@@ -1,0 +1,12 @@
+//! Pure decisions: where a request goes, how parts' replies become one, what an error asks for.
+
+mod decide;
+mod merge;
+mod request;
+pub mod scan_cursor;
+mod split;
+
+pub use decide::{Action, Event, Facts, Refusal, decide};
+pub use merge::{Merge, Part, Parts, merge};
+pub use request::RequestArgs;
+pub use split::{Split, split};

@@ -1,0 +1,132 @@
+//! Serving clients: starts the workers and the refresher, and ends them on a signal.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use mio::{Poll, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::command::Table;
+use crate::config::Config;
+use crate::engine::Shared;
+use crate::topology::{Cluster, RefreshRequests, Refresher, SharedCluster};
+use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptions};
+
+/// Serves clients until the process is told to end.
+///
+/// Who ends what: the signal thread tells the workers to stop; each ends when its last client was answered; when the
+/// last worker has ended, this returns and the refresher's thread ends with the process.
+///
+/// # Errors
+/// An address cannot be listened on, or the system refuses threads, signals or event queues.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let workers = config.workers;
+    let shared = Arc::new(Shared::new(workers, config.port, Instant::now()));
+    let cluster = Arc::new(SharedCluster::from_pointee(Cluster::unknown(Arc::new(Table::builtin()))));
+    let refresh = RefreshRequests::default();
+    let mut listeners = listen(&config)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
+
+    let mut parts = Vec::new();
+    let mut posts: Vec<Post> = Vec::new();
+    for _ in 0..workers {
+        let poll = Poll::new().context("cannot create an event queue")?;
+        let waker = Waker::new(poll.registry(), MAILBOX).context("cannot create a waker")?;
+        let (mailbox, post) = Mailbox::new(Arc::new(waker));
+        parts.push((poll, mailbox));
+        posts.push(post);
+    }
+    start_refresher(&config, &cluster, &refresh, posts.clone())?;
+
+    let loads: Arc<[AtomicUsize]> = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+    let mut threads: Vec<JoinHandle<std::io::Result<()>>> = Vec::new();
+    for (worker, (poll, mailbox)) in parts.into_iter().enumerate() {
+        let options = ShellOptions {
+            config: Arc::clone(&config),
+            shared: Arc::clone(&shared),
+            cluster: Arc::clone(&cluster),
+            refresh: refresh.clone(),
+            worker,
+            listeners: std::mem::take(&mut listeners),
+            mailbox,
+            posts: posts.clone(),
+            loads: Arc::clone(&loads),
+        };
+        let shell = Shell::new(poll, options).context("cannot start a worker")?;
+        let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(|| shell.run())?;
+        threads.push(thread);
+    }
+    tracing::info!(port = config.port, workers, "Ready to accept connections");
+
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut asked = false;
+        for signal in signals.forever() {
+            if asked {
+                tracing::warn!(signal, "told to end a second time: ending at once");
+                std::process::exit(1);
+            }
+            asked = true;
+            tracing::info!(signal, "told to end: answering what was received");
+            posts.iter().for_each(|post| post.send(Message::Stop));
+        }
+    })?;
+    for thread in threads {
+        match thread.join() {
+            Ok(ended) => ended.context("a worker failed")?,
+            Err(_) => anyhow::bail!("a worker panicked"),
+        }
+    }
+    if let Some(path) = &config.unixsocket {
+        let _ = std::fs::remove_file(path);
+    }
+    tracing::info!("Portico is now ready to exit, bye bye...");
+    Ok(())
+}
+
+fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for bind in config.bind.iter().filter(|_| config.port != 0) {
+        let address = (bind.address, config.port).into();
+        match Listener::tcp(address, config.tcp_backlog) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if bind.optional && is_absent(&error) => {
+                tracing::debug!(%address, %error, "an optional address is not there");
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("Could not create server TCP listening socket {address}"));
+            }
+        }
+    }
+    if let Some(path) = &config.unixsocket {
+        let listener = Listener::unix(path, config.unixsocketperm);
+        listeners.push(listener.with_context(|| format!("Failed opening Unix socket {}", path.display()))?);
+    }
+    anyhow::ensure!(!listeners.is_empty(), "none of the addresses of bind can be listened on");
+    Ok(listeners)
+}
+
+/// Whether an address or its protocol does not exist here.
+fn is_absent(error: &std::io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    const EPROTONOSUPPORT: i32 = 93;
+    error.kind() == std::io::ErrorKind::AddrNotAvailable
+        || matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EPROTONOSUPPORT))
+}
+
+fn start_refresher(
+    config: &Arc<Config>,
+    cluster: &Arc<SharedCluster>,
+    refresh: &RefreshRequests,
+    posts: Vec<Post>,
+) -> anyhow::Result<()> {
+    let published = Box::new(move || posts.iter().for_each(|post| post.send(Message::Topology)));
+    let refresher = Refresher::new(Arc::clone(config), Arc::clone(cluster), refresh.clone(), published);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("refresher".into()).spawn(move || runtime.block_on(refresher.run()))?;
+    Ok(())
+}

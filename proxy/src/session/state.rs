@@ -1,0 +1,192 @@
+//! What Portico keeps of one client between its requests, and the buffers that it holds only while it has work.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use portico_resp::{Protocol, RequestScanner};
+
+use super::{Attempt, LinkKey, Parked, ReplyQueue};
+use crate::engine::{Fan, Upload};
+
+/// Yes-or-no facts of a client, in one word that the fast path tests at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientFlags(u16);
+
+impl ClientFlags {
+    /// May run commands: authenticated, or no password is asked for.
+    pub const AUTHENTICATED: Self = Self(1);
+    /// Speaks RESP3.
+    pub const RESP3: Self = Self(1 << 1);
+    /// Requests of it may be on more than one connection for a slot: look before sending (design: order).
+    pub const CAREFUL: Self = Self(1 << 2);
+    /// Its next request cannot be sent yet; nothing is read from it meanwhile.
+    pub const STALLED: Self = Self(1 << 3);
+    /// Is on the list of clients to be looked at again.
+    pub const AWOKEN: Self = Self(1 << 4);
+    /// Is on the list of clients to be written to.
+    pub const DIRTY: Self = Self(1 << 5);
+    /// Is closed as soon as everything was told; nothing more is read.
+    pub const CLOSING: Self = Self(1 << 6);
+    /// Sends a request too large to keep.
+    pub const UPLOADING: Self = Self(1 << 7);
+    /// Has sent its last byte.
+    pub const ENDED: Self = Self(1 << 8);
+    /// A node waits until this client has drained its replies.
+    pub const THROTTLING: Self = Self(1 << 9);
+
+    /// Whether every flag of `other` is set.
+    #[inline]
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any flag of `other` is set.
+    #[inline]
+    #[must_use]
+    pub const fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both sets of flags.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Sets the flags of `other`; returns whether any of them was not set before.
+    #[inline]
+    pub fn set(&mut self, other: Self) -> bool {
+        let fresh = !self.has(other);
+        self.0 |= other.0;
+        fresh
+    }
+
+    /// Clears the flags of `other`.
+    #[inline]
+    pub fn clear(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+}
+
+/// Why a client's next request is not sent yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// Earlier requests of this client must be answered first; ends with them.
+    Order,
+    /// The slot's master cannot be reached; ends with it or at the failover timeout.
+    Unreachable,
+    /// The connection has more unanswered bytes than it may; ends when the node catches up.
+    Backpressure,
+}
+
+/// What `CLIENT LIST` tells of a client that the fast path does not need.
+#[derive(Debug)]
+pub struct About {
+    /// Its address; none for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// The address it connected to; none for a Unix socket.
+    pub local: Option<SocketAddr>,
+    /// When it connected.
+    pub since: Instant,
+    /// CLIENT SETNAME.
+    pub name: Box<str>,
+    /// CLIENT SETINFO lib-name.
+    pub lib_name: Box<str>,
+    /// CLIENT SETINFO lib-ver.
+    pub lib_version: Box<str>,
+}
+
+/// Buffers that a client holds only while it has work, so that an idle connection costs next to nothing.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// The order of replies.
+    pub queue: ReplyQueue,
+    /// Replies on their way to the client.
+    pub out: Vec<u8>,
+    /// How much of `out` the kernel has taken.
+    pub told: usize,
+    /// Received bytes of a request that is not complete or cannot be sent yet.
+    pub input: Vec<u8>,
+    /// Where the scan of `input` stands.
+    pub scanner: Option<Box<RequestScanner>>,
+    /// Fanned out requests, oldest first.
+    pub fans: VecDeque<(u32, Box<Fan>)>,
+    /// Requests to be sent again, in order; nothing else is sent meanwhile.
+    pub parked: VecDeque<Parked>,
+    /// The one of them that is in flight.
+    pub attempt: Option<Attempt>,
+    /// The request that is too large to keep.
+    pub upload: Option<Box<Upload>>,
+}
+
+impl Work {
+    /// Replies that the kernel has not taken, in bytes.
+    #[inline]
+    #[must_use]
+    pub fn untold(&self) -> usize {
+        self.out.len() - self.told
+    }
+
+    /// Memory that this client's undelivered replies hold, in bytes: what `client-output-buffer-limit` bounds.
+    #[inline]
+    #[must_use]
+    pub fn reply_bytes(&self) -> usize {
+        self.untold() + self.queue.held_bytes()
+    }
+
+    /// Whether nothing is received, outstanding or untold.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.queue.is_empty() && self.out.is_empty() && self.input.is_empty() && self.scanner.is_none()
+    }
+
+    /// Gives back what is held beyond ordinary need.
+    pub fn trim(&mut self) {
+        const KEEP: usize = 64 * 1024;
+        if self.out.capacity() > KEEP {
+            self.out = Vec::new();
+        }
+        if self.input.capacity() > KEEP {
+            self.input = Vec::new();
+        }
+        self.queue.trim();
+        self.fans.shrink_to(8);
+        self.parked.shrink_to(8);
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    /// Its number, unique in the process and never reused, as CLIENT ID tells it.
+    pub id: u64,
+    /// Yes-or-no facts.
+    pub flags: ClientFlags,
+    /// Outstanding writes.
+    pub writes: u32,
+    /// The connection that all outstanding writes are on; null when they are on several.
+    pub write_link: LinkKey,
+    /// Requests, or parts of them, that are on the way to nodes.
+    pub in_flight: u32,
+    /// When and why its next request could not be sent.
+    pub stall: Option<(Stall, Instant)>,
+    /// When it was last heard, in seconds of the engine's clock.
+    pub heard: u32,
+    /// The name of its last command.
+    pub last_command: &'static str,
+    /// Buffers, while it has work.
+    pub work: Option<Box<Work>>,
+    /// The rest.
+    pub about: Box<About>,
+}
+
+impl Client {
+    /// The protocol that it speaks.
+    #[inline]
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        if self.flags.has(ClientFlags::RESP3) { Protocol::Resp3 } else { Protocol::Resp2 }
+    }
+}

@@ -1,0 +1,92 @@
+//! A connection to one node for the refresher's own questions, one at a time.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use portico_resp::encode;
+use portico_slots::Address;
+use redis_protocol::resp2::decode::decode_bytes_mut;
+use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::backend::Credentials;
+
+/// What a node said of itself when it was connected to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct About {
+    /// `run_id`: identifies the process.
+    pub(super) run_id: Option<String>,
+    /// `redis_version`.
+    pub(super) version: Option<String>,
+    /// Its `timeout` for idle clients; none if zero or not to be told.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// A connection to one node.
+#[derive(Debug)]
+pub(super) struct Control {
+    stream: TcpStream,
+    input: BytesMut,
+    /// Where it leads to.
+    pub(super) address: Address,
+    /// What the node said of itself.
+    pub(super) about: About,
+}
+
+impl Control {
+    /// Connects and authenticates.
+    pub(super) async fn open(address: Address, credentials: &Credentials) -> io::Result<Self> {
+        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+        stream.set_nodelay(true)?;
+        let mut control = Self { stream, input: BytesMut::new(), address, about: About::default() };
+        if let Some(password) = credentials.password.as_deref() {
+            match credentials.username.as_deref() {
+                Some(user) => control.ask(&["AUTH", user, password]).await?,
+                None => control.ask(&["AUTH", password]).await?,
+            };
+        }
+        // Names and settings are a help, not a need: a user may not be allowed to give or ask them.
+        let _ = control.call(&["CLIENT", "SETNAME", "portico-control"]).await?;
+        let info = control.ask(&["INFO", "server"]).await?;
+        let field = |name: &str| {
+            let mut lines = info.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+        };
+        control.about.run_id = field("run_id");
+        control.about.version = field("redis_version");
+        if let BytesFrame::Array(pair) = control.call(&["CONFIG", "GET", "timeout"]).await?
+            && let Some(seconds) = pair.get(1).and_then(|value| value.as_str()?.parse::<u64>().ok())
+        {
+            control.about.timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
+        }
+        Ok(control)
+    }
+
+    /// Asks for a text.
+    pub(super) async fn ask(&mut self, words: &[&str]) -> io::Result<String> {
+        match self.call(words).await? {
+            BytesFrame::Error(error) => Err(io::Error::other(error.to_string())),
+            frame => Ok(frame.as_str().unwrap_or_default().to_owned()),
+        }
+    }
+
+    /// Asks; an error reply is a reply.
+    pub(super) async fn call(&mut self, words: &[&str]) -> io::Result<BytesFrame> {
+        let mut request = Vec::new();
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        encode::command(&mut request, &words);
+        self.stream.write_all(&request).await?;
+        loop {
+            let decoded = decode_bytes_mut(&mut self.input)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            if let Some((frame, ..)) = decoded {
+                return Ok(frame);
+            }
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The cluster as it is now: a snapshot that all workers share, and the refresher that keeps it true.
+
+mod control;
+mod refresher;
+mod snapshot;
+
+pub use refresher::{RefreshRequests, Refresher};
+pub use snapshot::{Cluster, SharedCluster};

@@ -1,0 +1,70 @@
+//! What workers tell each other: new clients, questions to all, the end.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::Arc;
+
+use mio::Waker;
+
+use super::Accepted;
+use crate::engine::Gather;
+use crate::session::ClientKey;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Message {
+    /// Serve this client.
+    Serve(Accepted),
+    /// Tell of your clients.
+    Gather(Gather),
+    /// A worker's answer to [`Message::Gather`].
+    Gathered {
+        /// The client that asked.
+        client: ClientKey,
+        /// Its request.
+        seq: u32,
+        /// Who answers.
+        worker: usize,
+        /// The answer.
+        lines: Vec<u8>,
+    },
+    /// The map changed: look at it.
+    Topology,
+    /// Accept nobody, answer what was received, then end.
+    Stop,
+}
+
+/// The receiving end.
+pub struct Mailbox {
+    messages: Receiver<Message>,
+}
+
+/// The sending end: wakes the worker.
+#[derive(Clone)]
+pub struct Post {
+    messages: Sender<Message>,
+    waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    /// A mailbox whose worker is woken by `waker`.
+    #[must_use]
+    pub fn new(waker: Arc<Waker>) -> (Self, Post) {
+        let (sender, receiver) = channel();
+        (Self { messages: receiver }, Post { messages: sender, waker })
+    }
+
+    /// The next message, if there is one.
+    pub fn next(&self) -> Option<Message> {
+        self.messages.try_recv().ok()
+    }
+}
+
+impl Post {
+    /// Sends a message; a worker that has ended gets none.
+    pub fn send(&self, message: Message) {
+        if self.messages.send(message).is_ok() {
+            // A worker that cannot be woken has ended.
+            let _ = self.waker.wake();
+        }
+    }
+}

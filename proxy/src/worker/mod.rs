@@ -1,0 +1,9 @@
+//! The I/O shell: worker threads, their sockets, and who of them serves a new client.
+
+mod mailbox;
+mod net;
+mod shell;
+
+pub use mailbox::{Mailbox, Message, Post};
+pub use net::{Accepted, Listener, Stream};
+pub use shell::{MAILBOX, Shell, ShellOptions};

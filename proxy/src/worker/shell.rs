@@ -1,0 +1,538 @@
+//! One worker thread: an epoll loop around the engine. Reads, lets the engine decide, writes once a turn.
+//!
+//! A turn is one batch of ready sockets. What the engine queues during it is written at its end, nodes first, so that
+//! batches deepen by themselves as load grows; no timer is involved. Sockets are registered for edges of both
+//! directions once, and a read that does not fill the buffer has drained the socket: one system call a read, one a
+//! write, one a turn.
+//!
+//! Who ends what: the thread ends when it was told to stop and its last client is gone; its sockets, its engine and
+//! its connections to nodes are dropped with it. A client's socket is dropped by `Effect::CloseClient` or when its
+//! connection broke; a node's by `Effect::CloseLink`.
+
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use mio::{Events, Poll, Token};
+use slotmap::{Key, KeyData, SecondaryMap};
+
+use super::{Accepted, Listener, Mailbox, Message, Post, Stream};
+use crate::config::Config;
+use crate::engine::{Effect, Engine, Shared};
+use crate::local::client_line;
+use crate::session::{About, ClientFlags, ClientKey, LinkKey};
+use crate::topology::{RefreshRequests, SharedCluster};
+
+/// Bytes read at once.
+const SCRATCH: usize = 64 * 1024;
+/// Reads of one socket in a row before others have their turn.
+const READS_IN_A_ROW: usize = 16;
+/// Tokens of nodes' sockets have this bit, listeners' the next.
+const LINK_BIT: u64 = 1 << 63;
+const LISTENER_BIT: u64 = 1 << 62;
+/// The token of the mailbox.
+pub const MAILBOX: Token = Token((LINK_BIT | LISTENER_BIT) as usize);
+
+/// A socket and what is known of it.
+#[derive(Debug)]
+struct Socket {
+    stream: Stream,
+    /// There may be something to read.
+    readable: bool,
+    /// Nothing is read now, by the engine's wish.
+    paused: bool,
+    /// The kernel takes bytes.
+    writable: bool,
+    /// The peer has closed its side: read until the end.
+    ended: bool,
+    /// A node's: the connection stands.
+    connected: bool,
+}
+
+impl Socket {
+    fn new(stream: Stream, connected: bool) -> Self {
+        Self { stream, readable: false, paused: false, writable: connected, ended: false, connected }
+    }
+}
+
+/// What a worker is made of.
+pub struct ShellOptions {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// The map.
+    pub cluster: Arc<SharedCluster>,
+    /// Where to ask for the map.
+    pub refresh: RefreshRequests,
+    /// This worker's number.
+    pub worker: usize,
+    /// Where clients connect to: the first worker's only.
+    pub listeners: Vec<Listener>,
+    /// This worker's mailbox.
+    pub mailbox: Mailbox,
+    /// Every worker's, by number.
+    pub posts: Vec<Post>,
+    /// How many clients each worker has.
+    pub loads: Arc<[AtomicUsize]>,
+}
+
+/// One worker thread.
+pub struct Shell {
+    poll: Poll,
+    options: ShellOptions,
+    engine: Engine,
+    clients: SecondaryMap<ClientKey, Socket>,
+    links: SecondaryMap<LinkKey, Socket>,
+    scratch: Box<[u8]>,
+    /// Sockets that were not read to the end, for the next turn.
+    again: Vec<Token>,
+    stopping: bool,
+    dirty_links: Vec<LinkKey>,
+    dirty_clients: Vec<ClientKey>,
+}
+
+fn client_token(key: ClientKey) -> Token {
+    Token((key.data().as_ffi() & !(LINK_BIT | LISTENER_BIT)) as usize)
+}
+
+fn link_token(key: LinkKey) -> Token {
+    Token((key.data().as_ffi() & !(LINK_BIT | LISTENER_BIT) | LINK_BIT) as usize)
+}
+
+/// Whose token it is. A key's version may have had the two bits; none has lived so long.
+enum Whose {
+    Client(ClientKey),
+    Link(LinkKey),
+    Listener(usize),
+    Mailbox,
+}
+
+fn whose(token: Token) -> Whose {
+    let value = token.0 as u64;
+    let key = KeyData::from_ffi(value & !(LINK_BIT | LISTENER_BIT));
+    match (value & LINK_BIT != 0, value & LISTENER_BIT != 0) {
+        (false, false) => Whose::Client(key.into()),
+        (true, false) => Whose::Link(key.into()),
+        (false, true) => Whose::Listener((value & !LISTENER_BIT) as usize),
+        (true, true) => Whose::Mailbox,
+    }
+}
+
+impl Shell {
+    /// A worker around `poll`, in which its mailbox's waker is registered already.
+    ///
+    /// # Errors
+    /// A listener cannot be registered.
+    pub fn new(poll: Poll, mut options: ShellOptions) -> io::Result<Self> {
+        for (index, listener) in options.listeners.iter_mut().enumerate() {
+            listener.register(poll.registry(), Token((LISTENER_BIT | index as u64) as usize))?;
+        }
+        let engine = Engine::new(
+            Arc::clone(&options.config),
+            Arc::clone(&options.shared),
+            options.worker,
+            options.cluster.load_full(),
+            Instant::now(),
+        );
+        Ok(Self {
+            poll,
+            options,
+            engine,
+            clients: SecondaryMap::new(),
+            links: SecondaryMap::new(),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+            again: Vec::new(),
+            stopping: false,
+            dirty_links: Vec::new(),
+            dirty_clients: Vec::new(),
+        })
+    }
+
+    /// Serves until it was told to stop and nobody is left.
+    ///
+    /// # Errors
+    /// The system's event queue fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        let mut again = Vec::new();
+        loop {
+            let sleep = if self.again.is_empty() { self.engine.sleep() } else { std::time::Duration::ZERO };
+            match self.poll.poll(&mut events, Some(sleep)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            {
+                let cluster = self.options.cluster.load();
+                self.engine.begin_turn(Instant::now(), &cluster);
+            }
+            std::mem::swap(&mut again, &mut self.again);
+            for token in again.drain(..) {
+                self.read(token);
+            }
+            for event in &events {
+                self.event(event);
+            }
+            self.engine.end_turn();
+            self.flush();
+            if self.stopping {
+                self.engine.close_stopped();
+                self.flush();
+                if self.engine.client_count() == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn event(&mut self, event: &mio::event::Event) {
+        let token = event.token();
+        match whose(token) {
+            Whose::Client(key) => {
+                let Some(socket) = self.clients.get_mut(key) else { return };
+                socket.ended |= event.is_read_closed();
+                if event.is_writable() && !socket.writable {
+                    socket.writable = true;
+                    self.write_client(key);
+                }
+                if event.is_readable() || event.is_read_closed() {
+                    self.read_client(key, event.is_write_closed());
+                }
+            }
+            Whose::Link(key) => {
+                let Some(socket) = self.links.get_mut(key) else { return };
+                socket.ended |= event.is_read_closed();
+                if event.is_writable() || event.is_error() {
+                    socket.writable = true;
+                    if !socket.connected {
+                        return self.connected(key);
+                    }
+                    self.write_link(key);
+                }
+                if event.is_readable() || event.is_read_closed() {
+                    self.read_link(key);
+                }
+            }
+            Whose::Listener(index) => self.accept(index),
+            Whose::Mailbox => self.mail(),
+        }
+    }
+
+    fn read(&mut self, token: Token) {
+        match whose(token) {
+            Whose::Client(key) => self.read_client(key, false),
+            Whose::Link(key) => self.read_link(key),
+            Whose::Listener(_) | Whose::Mailbox => {}
+        }
+    }
+
+    /// Reads a client until there is no more, the engine wants no more, or others have their turn.
+    fn read_client(&mut self, key: ClientKey, broken: bool) {
+        for _ in 0..READS_IN_A_ROW {
+            let Some(socket) = self.clients.get_mut(key) else { return };
+            if socket.paused {
+                socket.readable = true;
+                if broken {
+                    self.drop_client(key);
+                }
+                return;
+            }
+            match socket.stream.read(&mut self.scratch) {
+                Ok(0) => {
+                    socket.readable = false;
+                    return self.engine.client_ended(key);
+                }
+                Ok(n) => {
+                    let drained = n < self.scratch.len() && !socket.ended;
+                    let (engine, bytes) = (&mut self.engine, &self.scratch[..n]);
+                    engine.counters.bytes_in += n as u64;
+                    let Ok(more) = catch_unwind(AssertUnwindSafe(|| engine.client_input(key, bytes))) else {
+                        tracing::error!("a client's request made Portico fail; the client is disconnected");
+                        return self.drop_client(key);
+                    };
+                    let Some(socket) = self.clients.get_mut(key) else { return };
+                    if !more {
+                        socket.paused = true;
+                        socket.readable = !drained;
+                        return;
+                    }
+                    if drained {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.drop_client(key),
+            }
+        }
+        self.again.push(client_token(key));
+    }
+
+    /// Reads a node until there is no more, the engine wants no more, or others have their turn.
+    fn read_link(&mut self, key: LinkKey) {
+        for _ in 0..READS_IN_A_ROW {
+            let Some(socket) = self.links.get_mut(key) else { return };
+            if socket.paused {
+                socket.readable = true;
+                return;
+            }
+            match socket.stream.read(&mut self.scratch) {
+                Ok(0) => return self.drop_link(key),
+                Ok(n) => {
+                    let drained = n < self.scratch.len() && !socket.ended;
+                    let (engine, bytes) = (&mut self.engine, &self.scratch[..n]);
+                    let Ok(more) = catch_unwind(AssertUnwindSafe(|| engine.link_input(key, bytes))) else {
+                        tracing::error!("a node's reply made Portico fail; the connection is closed");
+                        return self.drop_link(key);
+                    };
+                    let Some(socket) = self.links.get_mut(key) else { return };
+                    if !more {
+                        socket.paused = true;
+                        socket.readable = true;
+                        return;
+                    }
+                    if drained {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.drop_link(key),
+            }
+        }
+        self.again.push(link_token(key));
+    }
+
+    /// A connection to a node stands, or could not be made.
+    fn connected(&mut self, key: LinkKey) {
+        let Some(socket) = self.links.get_mut(key) else { return };
+        match socket.stream.is_connected() {
+            Ok(true) => {
+                socket.connected = true;
+                let own = socket.stream.local_address().map(|address| address.to_string()).unwrap_or_default();
+                self.engine.link_open(key, own);
+            }
+            Ok(false) => {}
+            Err(_) => self.drop_link(key),
+        }
+    }
+
+    fn drop_client(&mut self, key: ClientKey) {
+        self.engine.client_gone(key);
+        self.forget_client(key);
+    }
+
+    fn forget_client(&mut self, key: ClientKey) {
+        if let Some(mut socket) = self.clients.remove(key) {
+            self.options.loads[self.options.worker].fetch_sub(1, Ordering::Relaxed);
+            socket.stream.finish();
+        }
+    }
+
+    fn drop_link(&mut self, key: LinkKey) {
+        self.links.remove(key);
+        self.engine.link_lost(key);
+    }
+
+    /// Writes what is queued, nodes first, and carries out what the engine asks for, until nothing is left to do.
+    fn flush(&mut self) {
+        loop {
+            let mut links = std::mem::take(&mut self.dirty_links);
+            self.engine.take_dirty_links(&mut links);
+            links.iter().for_each(|&key| self.write_link(key));
+            let mut clients = std::mem::take(&mut self.dirty_clients);
+            self.engine.take_dirty_clients(&mut clients);
+            clients.iter().for_each(|&key| self.write_client(key));
+            let effects = self.engine.take_effects();
+            let idle = links.is_empty() && clients.is_empty() && effects.is_empty();
+            (self.dirty_links, self.dirty_clients) = (links, clients);
+            effects.into_iter().for_each(|effect| self.carry_out(effect));
+            if idle {
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn write_link(&mut self, key: LinkKey) {
+        let (Some(socket), Some(link)) = (self.links.get_mut(key), self.engine.link_mut(key)) else { return };
+        link.dirty = false;
+        while socket.writable && !link.pipe.unsent().is_empty() {
+            let unsent = link.pipe.unsent();
+            let wanted = unsent.len();
+            match socket.stream.write(unsent) {
+                Ok(n) => {
+                    link.pipe.mark_sent(n);
+                    socket.writable = n == wanted;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.drop_link(key),
+            }
+        }
+        if link.leased_to.is_some() {
+            self.engine.link_sent(key);
+        }
+    }
+
+    #[inline]
+    fn write_client(&mut self, key: ClientKey) {
+        let (Some(socket), Some(client)) = (self.clients.get_mut(key), self.engine.client_mut(key)) else { return };
+        client.flags.clear(ClientFlags::DIRTY);
+        let mut told = 0;
+        if let Some(work) = client.work.as_deref() {
+            let untold = &work.out[work.told..];
+            while socket.writable && told < untold.len() {
+                match socket.stream.write(&untold[told..]) {
+                    Ok(n) => {
+                        told += n;
+                        socket.writable = told == untold.len();
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable = false,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => return self.drop_client(key),
+                }
+            }
+        }
+        self.engine.counters.bytes_out += told as u64;
+        self.engine.client_told(key, told);
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::OpenLink(key, address) => {
+                let opened = Stream::connect(address, self.options.config.tcp_keepalive).and_then(|mut stream| {
+                    stream.register(self.poll.registry(), link_token(key))?;
+                    Ok(stream)
+                });
+                match opened {
+                    Ok(stream) => {
+                        self.links.insert(key, Socket::new(stream, false));
+                    }
+                    Err(error) => {
+                        tracing::debug!(%address, %error, "cannot connect to a node");
+                        self.engine.link_lost(key);
+                    }
+                }
+            }
+            Effect::CloseLink(key) => {
+                self.links.remove(key);
+            }
+            Effect::CloseClient(key) => self.forget_client(key),
+            Effect::ResumeClient(key) => {
+                if let Some(socket) = self.clients.get_mut(key)
+                    && std::mem::take(&mut socket.paused)
+                    && socket.readable
+                {
+                    socket.readable = false;
+                    self.again.push(client_token(key));
+                }
+            }
+            Effect::ResumeLink(key) => {
+                if let Some(socket) = self.links.get_mut(key) {
+                    socket.paused = false;
+                    self.again.push(link_token(key));
+                }
+            }
+            Effect::Refresh => self.options.refresh.ask(),
+            Effect::Gather(gather) => {
+                for post in &self.options.posts {
+                    post.send(Message::Gather(gather.clone()));
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, index: usize) {
+        loop {
+            let Some(listener) = self.options.listeners.get(index) else { return };
+            match listener.accept(self.options.config.tcp_keepalive) {
+                Ok(accepted) => self.place(accepted),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    // Out of descriptors, most likely: those who wait are accepted when somebody else comes.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives a new client to the worker with the fewest.
+    fn place(&mut self, mut accepted: Accepted) {
+        let loads: Vec<usize> = self.options.loads.iter().map(|load| load.load(Ordering::Relaxed)).collect();
+        if loads.iter().sum::<usize>() >= self.options.config.maxclients {
+            self.engine.counters.rejected_connections += 1;
+            let _ = accepted.stream.write(b"-ERR max number of clients reached\r\n");
+            return accepted.stream.finish();
+        }
+        self.engine.counters.connections += 1;
+        let least = loads.iter().enumerate().min_by_key(|&(_, load)| load).map_or(0, |(worker, _)| worker);
+        self.options.loads[least].fetch_add(1, Ordering::Relaxed);
+        if least == self.options.worker {
+            self.serve(accepted);
+        } else {
+            self.options.posts[least].send(Message::Serve(accepted));
+        }
+    }
+
+    fn serve(&mut self, accepted: Accepted) {
+        let Accepted { mut stream, peer } = accepted;
+        let about = About {
+            peer,
+            local: stream.local_address(),
+            since: Instant::now(),
+            name: "".into(),
+            lib_name: "".into(),
+            lib_version: "".into(),
+        };
+        let key = self.engine.add_client(about);
+        if let Err(error) = stream.register(self.poll.registry(), client_token(key)) {
+            tracing::warn!(%error, "cannot serve a client");
+            self.options.loads[self.options.worker].fetch_sub(1, Ordering::Relaxed);
+            return self.engine.client_gone(key);
+        }
+        self.clients.insert(key, Socket::new(stream, true));
+    }
+
+    fn mail(&mut self) {
+        while let Some(message) = self.options.mailbox.next() {
+            match message {
+                Message::Serve(accepted) => self.serve(accepted),
+                Message::Gather(gather) => {
+                    let mut lines = String::new();
+                    let now = Instant::now();
+                    let seconds = now.saturating_duration_since(self.options.shared.started).as_secs() as u32;
+                    for (_, client) in self.engine.clients().filter(|(_, client)| gather.filter.admits(client)) {
+                        client_line(client, now, seconds, &mut lines);
+                    }
+                    self.options.posts[gather.worker].send(Message::Gathered {
+                        client: gather.client,
+                        seq: gather.seq,
+                        worker: self.options.worker,
+                        lines: lines.into_bytes(),
+                    });
+                }
+                Message::Gathered { client, seq, worker, lines } => {
+                    self.engine.gathered(client, seq, worker, &lines);
+                }
+                Message::Topology => {}
+                Message::Stop => self.stop(),
+            }
+        }
+    }
+
+    /// Accepts nobody any more; what has reached this machine already is still served.
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.options.listeners.clear();
+        let keys: Vec<ClientKey> = self.clients.keys().collect();
+        keys.into_iter().for_each(|key| self.read_client(key, false));
+        self.engine.stop();
+    }
+}
