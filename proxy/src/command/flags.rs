@@ -22,7 +22,8 @@ macro_rules! flag_set {
             /// The names of those that are set, in the order in which they are declared.
             #[must_use]
             pub fn names(self) -> Vec<&'static str> {
-                [$((Self::$flag, $word)),*].into_iter().filter(|(flag, _)| self.has(*flag)).map(|(_, word)| word).collect()
+                let all = [$((Self::$flag, $word)),*];
+                all.into_iter().filter(|(flag, _)| self.has(*flag)).map(|(_, word)| word).collect()
             }
 
             /// Whether all of `other` are set.

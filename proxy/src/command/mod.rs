@@ -47,8 +47,26 @@ pub struct Command {
     pub handling: Handling,
     /// The server's command tips (`request_policy:all_shards`, `nondeterministic_output`, ...), as it gave them.
     pub tips: Box<[Box<str>]>,
-    /// It has subcommands, which are looked up by the second argument.
-    pub container: bool,
+    /// Which of its arguments name it.
+    pub kind: Kind,
+}
+
+/// Which arguments name a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The first.
+    Plain,
+    /// The first, and the second names one of its subcommands.
+    Container,
+    /// The first two; no request has its full name as one argument.
+    Subcommand,
+}
+
+impl Kind {
+    /// That of a command with this full name, unless it turns out to have subcommands.
+    fn of(name: &str) -> Self {
+        if name.contains('|') { Self::Subcommand } else { Self::Plain }
+    }
 }
 
 impl Command {

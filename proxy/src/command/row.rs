@@ -1,6 +1,6 @@
 //! One line of the table's text.
 
-use super::{Command, Flags, Handling, KeySpec, Keys, Learned, Walk};
+use super::{Command, Flags, Handling, KeySpec, Keys, Kind, Learned, Walk};
 
 /// One row: the columns of one command, as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Row<'static> {
             keys,
             handling: Handling::parse(self.handling).ok_or_else(wrong("handling"))?,
             tips: list(tips, ',').map(Into::into).collect(),
-            container: false,
+            kind: Kind::of(name),
         })
     }
 }

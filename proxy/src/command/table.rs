@@ -1,13 +1,15 @@
 //! All commands, found by name.
 
 use super::index::Index;
-use super::{Args, Command, Handling, Keys, Learned, Row, SOURCE};
+use super::{Args, Command, Handling, Keys, Kind, Learned, Row, SOURCE};
 
 /// All known commands. Cheap to look up in, dear to build: built once and shared.
 #[derive(Clone, Debug)]
 pub struct Table {
     commands: Vec<Command>,
     index: Index,
+    /// Rows newer than [`Table::BASE`]: they count once a server is found to have them.
+    waiting: Vec<Command>,
 }
 
 /// What a request's first words name.
@@ -22,6 +24,9 @@ pub enum Resolved<'t> {
 }
 
 impl Table {
+    /// What all servers are taken to have: the commands of this version, major and minor.
+    const BASE: (u32, u32) = (7, 0);
+
     /// Longest full name in bytes; Redis' own longest has 29.
     const MAX_NAME: usize = 64;
 
@@ -32,19 +37,21 @@ impl Table {
     #[must_use]
     pub fn builtin() -> Self {
         let rows = Row::all(SOURCE).map(|row| row.and_then(|row| row.command()));
-        Self::new(rows.map(|command| command.expect("every row of table.tsv parses")).collect())
+        let rows = rows.map(|command| command.expect("every row of table.tsv parses"));
+        let (waiting, commands) = rows.partition(|command| version(command.since) > Self::BASE);
+        Self::new(commands, waiting)
     }
 
-    fn new(mut commands: Vec<Command>) -> Self {
+    fn new(mut commands: Vec<Command>, waiting: Vec<Command>) -> Self {
         let index = Index::of(&commands);
         for at in 0..commands.len() {
             let container = commands[at].name.split_once('|').map(|(container, _)| container);
             let Some(container) = container else { continue };
             if let Some(command) = commands.iter_mut().find(|command| command.name == container) {
-                command.container = true;
+                command.kind = Kind::Container;
             }
         }
-        Self { commands, index }
+        Self { commands, index, waiting }
     }
 
     /// All commands, in no order that matters.
@@ -66,21 +73,14 @@ impl Table {
         if args.count() == 0 {
             return Resolved::UnknownCommand;
         }
-        match self.find(args.get(0)) {
-            Some(command) if !command.container => {
-                // "config|get" is the name of no command that a client could send.
-                if args.get(0).contains(&b'|') {
-                    Resolved::UnknownCommand
-                } else {
-                    Resolved::Command(command)
-                }
-            }
-            Some(command) if args.count() == 1 => Resolved::Command(command),
-            Some(container) => match self.subcommand(container, args.get(1)) {
-                Some(command) => Resolved::Command(command),
-                None => Resolved::UnknownSubcommand(container),
+        let Some(command) = self.find(args.get(0)) else { return Resolved::UnknownCommand };
+        match command.kind {
+            Kind::Container if args.count() > 1 => match self.subcommand(command, args.get(1)) {
+                Some(subcommand) => Resolved::Command(subcommand),
+                None => Resolved::UnknownSubcommand(command),
             },
-            None => Resolved::UnknownCommand,
+            Kind::Plain | Kind::Container => Resolved::Command(command),
+            Kind::Subcommand => Resolved::UnknownCommand,
         }
     }
 
@@ -104,21 +104,33 @@ impl Table {
         for command in learned {
             let known = self.find(command.name.as_bytes());
             let default = known.map_or(Handling::Unroutable, |container| container.handling);
-            let fixed = known.is_some_and(|known| !known.container);
-            new.extend((known.is_none()).then(|| command.command(Handling::Unroutable)));
+            let fixed = known.is_some_and(|known| known.kind != Kind::Container);
+            new.extend(known.is_none().then(|| self.described(command, Handling::Unroutable)));
             let subcommands = command.subcommands.iter().filter(|_| !fixed);
             let subcommands = subcommands.filter(|sub| self.find(sub.name.as_bytes()).is_none());
-            new.extend(subcommands.map(|sub| sub.command(default)));
+            new.extend(subcommands.map(|sub| self.described(sub, default)));
         }
         new.retain(|command| (1..=Self::MAX_NAME).contains(&command.name.len()));
         let added = new.len();
         if added > 0 {
             let mut commands = std::mem::take(&mut self.commands);
             commands.append(&mut new);
-            *self = Self::new(commands);
+            *self = Self::new(commands, std::mem::take(&mut self.waiting));
         }
         added
     }
+
+    /// What a new command is: as the table describes it, otherwise as the server does.
+    fn described(&self, learned: &Learned, default: Handling) -> Command {
+        let row = self.waiting.iter().find(|row| row.name == learned.name);
+        row.cloned().unwrap_or_else(|| learned.command(default))
+    }
+}
+
+/// Major and minor of `7.2.0`.
+fn version(since: &str) -> (u32, u32) {
+    let mut parts = since.split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 impl Learned {
@@ -141,7 +153,7 @@ impl Learned {
             keys,
             handling,
             tips: self.tips.iter().map(|tip| tip.as_str().into()).collect(),
-            container: false,
+            kind: Kind::of(&self.name),
         }
     }
 }
@@ -208,6 +220,13 @@ mod tests {
     }
 
     #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(
+            version("7.0.15") == Table::BASE && version("7.2.0") > Table::BASE && version("10.0") > (9, 1)
+        );
+    }
+
+    #[test]
     fn arity_counts_the_name() {
         let table = Table::builtin();
         let ok = |name: &str, argc| table.find(name.as_bytes()).expect("known").arity_ok(argc);
@@ -256,25 +275,27 @@ mod tests {
         };
         let mut table = Table::builtin();
         let before = table.find(b"get").cloned();
+        assert_eq!(names(&table, &["CLIENT", "SETINFO"]), Err("subcommand"));
         let reply = [
             keyed,
             learned("GET", &["write"]),
             learned("get", &["write"]),
             learned("m.read", &["readonly"]),
             learned("m.write", &["write"]),
-            with("client", &[learned("client|setinfo", &[]), learned("client|id", &[])]),
+            with("client", &["setinfo", "id", "no-touch"].map(|sub| learned(&format!("client|{sub}"), &[]))),
             with("cluster", &[learned("cluster|migration", &["admin"])]),
             with("commandlog", &[learned("commandlog|get", &["admin"]), learned("commandlog|help", &[])]),
         ];
         // "GET" in capitals is known too.
-        assert_eq!(table.learn(&reply), 8);
+        assert_eq!(table.learn(&reply), 9);
         assert_eq!(table.learn(&reply), 0);
         let handling = |name: &str| table.find(name.as_bytes()).map(|command| command.handling);
         assert_eq!(table.find(b"get").cloned(), before);
         assert_eq!(handling("msetex"), Some(Handling::Key));
         assert_eq!(handling("m.read"), Some(Handling::Any));
         assert_eq!(handling("m.write"), Some(Handling::Unroutable));
-        assert_eq!(handling("client|setinfo"), Some(Handling::Later(Later::Client)));
+        assert_eq!(handling("client|setinfo"), Some(Handling::Local(Local::ClientSetInfo)));
+        assert_eq!(handling("client|no-touch"), Some(Handling::Later(Later::Client)));
         assert_eq!(handling("cluster|migration"), Some(Handling::Local(Local::ClusterDisabled)));
         assert_eq!(handling("commandlog|get"), Some(Handling::Unroutable));
         assert_eq!(handling("commandlog|help"), Some(Handling::Any));

@@ -7,7 +7,7 @@ use super::Engine;
 use super::fan::{Audience, FanKind};
 use super::send::{Flow, Traits};
 use crate::command::{
-    Args, Command, Fan, Flags, Handling, Keys, Later, Local, Resolved, Rule, asks_to_block, errors,
+    Args, Command, Fan, Flags, Handling, KeyError, Keys, Later, Local, Resolved, Rule, asks_to_block, errors,
 };
 use crate::config::CrossSlot;
 use crate::local::{self, Context};
@@ -66,7 +66,7 @@ impl Engine {
                 };
                 self.fan_keys(key, cluster, command, request, args, rule)
             }
-            Handling::Masters(rule) => self.to_masters(key, cluster, command, rule, request, &words),
+            Handling::Masters(rule) => self.send_to_masters(key, cluster, command, rule, request, &words),
             Handling::Nodes(rule) => {
                 let kind = FanKind::Merge(merge_of(rule, false));
                 self.fan_nodes(key, cluster, (command.name, Traits::of(command)), Audience::Nodes, kind, request)
@@ -78,7 +78,7 @@ impl Engine {
                 if !matches!(command.keys, Keys::None) {
                     return self.by_keys(key, cluster, command, request, &words);
                 }
-                self.to_masters(key, cluster, command, Rule::Same, request, &words)
+                self.send_to_masters(key, cluster, command, Rule::Same, request, &words)
             }
             Handling::Local(what) => self.locally(key, cluster, command, what, request, &words),
             Handling::Later(what) => self.later(key, what, &words),
@@ -126,6 +126,7 @@ impl Engine {
                 self.refuse(key, format!("{}{advice}", local::CROSSSLOT).as_bytes())
             }
             (Ok(()), Some(slot)) => self.send(key, slot, traits, request),
+            (Err(KeyError::Unpaired), _) => self.refuse(key, &errors::wrong_arity(command.name)),
             // No keys, or none that can be told: a master knows what to do or to say.
             _ => {
                 traits.signal |= command.is_script() && !command.flags.has(Flags::READONLY);
@@ -141,7 +142,7 @@ impl Engine {
         self.send(key, slot, traits, request)
     }
 
-    fn to_masters(
+    fn send_to_masters(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,

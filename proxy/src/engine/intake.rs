@@ -86,8 +86,8 @@ impl Engine {
                 }
                 Ok(Scan::Inline { len }) => (len, self.inline(key, &cluster, scanner.inline_args(), &limits)),
                 Ok(Scan::Incomplete) => return at,
-                Ok(Scan::Large { header_len, bulk_len }) => {
-                    match self.begin_upload(key, &cluster, &rest[..header_len], scanner, bulk_len) {
+                Ok(Scan::Large { header_len, .. }) => {
+                    match self.begin_upload(key, &cluster, &rest[..header_len], scanner) {
                         Some(Flow::Done) => {
                             // The rest is the upload's.
                             at += header_len;
@@ -111,7 +111,7 @@ impl Engine {
                 Err(error) => {
                     scanner.reset();
                     self.counters.protocol_errors += 1;
-                    self.reply_error(key, &format!("ERR {error}"));
+                    self.reply_error(key, format!("ERR {error}"));
                     self.close_when_told(key);
                     return bytes.len();
                 }
@@ -171,7 +171,8 @@ impl Engine {
         if !same {
             client.stall = Some((stall, now));
         }
-        if client.flags.set(ClientFlags::STALLED) {
+        client.flags.set(ClientFlags::STALLED);
+        if client.flags.set(ClientFlags::LISTED) {
             self.stalled.push(key);
         }
         if stall != Stall::Order {

@@ -40,19 +40,16 @@ impl Engine {
         let now = self.now;
         for (key, link) in &mut self.links {
             let index = topology.index_of(&link.node);
-            let serves = index.is_some_and(|index| topology.node(index).is_master());
-            match (&link.state, index) {
-                (LinkState::Ready, Some(index)) if serves => {
-                    if link.leased_to.is_none() {
-                        self.routes[Self::side(link.protocol)][usize::from(index)] = key;
-                    }
+            if matches!(link.state, LinkState::Ready) {
+                let route = index.map(|index| &mut self.routes[Self::side(link.protocol)][usize::from(index)]);
+                let serves = index.is_some_and(|index| topology.node(index).is_master());
+                match route {
+                    // A lease ends with its request, which is told if the slot is not there any more.
+                    Some(_) if link.leased_to.is_some() => {}
+                    // A replica keeps an idle connection for what goes to all nodes.
+                    Some(route) if *route == LinkKey::default() && (serves || link.pipe.is_empty()) => *route = key,
+                    _ => link.state = LinkState::Draining { since: now, returns: false },
                 }
-                (LinkState::Ready, Some(index)) if link.pipe.is_empty() && link.leased_to.is_none() => {
-                    // A replica: keeps its connection for what goes to all nodes.
-                    self.routes[Self::side(link.protocol)][usize::from(index)] = key;
-                }
-                (LinkState::Ready, _) => link.state = LinkState::Draining { since: now, returns: false },
-                _ => {}
             }
             // Whoever has a request on the wire to a former owner looks before sending more to that slot.
             for entry in link.pipe.in_flight() {

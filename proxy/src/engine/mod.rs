@@ -79,6 +79,7 @@ struct Pool {
     works: Vec<Box<Work>>,
     #[expect(clippy::vec_box, reason = "a pool of boxes that move into and out of clients")]
     scanners: Vec<Box<RequestScanner>>,
+    #[expect(clippy::vec_box, reason = "a pool of boxes that move into and out of clients")]
     fans: Vec<Box<Fan>>,
 }
 

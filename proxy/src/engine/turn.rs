@@ -100,6 +100,7 @@ impl Engine {
         for key in std::mem::take(&mut self.stalled) {
             if let Some(client) = self.clients.get_mut(key) {
                 if !client.flags.has(ClientFlags::STALLED) {
+                    client.flags.clear(ClientFlags::LISTED);
                     continue;
                 }
                 if client.flags.set(ClientFlags::AWOKEN) {
@@ -129,10 +130,15 @@ impl Engine {
         }
         client.flags.clear(ClientFlags::STALLED);
         self.serve_kept(key);
-        if self.clients.get(key).is_some_and(|client| !client.flags.has(ClientFlags::STALLED)) {
-            self.stalled.retain(|&other| other != key);
-            self.effects.push(Effect::ResumeClient(key));
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.flags.has(ClientFlags::STALLED) {
+            return;
         }
+        if client.flags.has(ClientFlags::ENDED) {
+            client.flags.set(ClientFlags::CLOSING);
+        }
+        self.mark_client(key);
+        self.effects.push(Effect::ResumeClient(key));
     }
 
     fn check_links(&mut self) {

@@ -74,7 +74,6 @@ impl Engine {
         cluster: &Cluster,
         head: &[u8],
         scanner: &mut RequestScanner,
-        _bulk_len: u64,
     ) -> Option<Flow> {
         let known = RequestArgs::new(head, scanner.args());
         if known.count() == 0 || !self.clients.get(key)?.flags.has(ClientFlags::AUTHENTICATED) {
@@ -305,7 +304,7 @@ impl Engine {
                 if let Some(link) = link {
                     self.lose_link(link); // the node never saw the end of the request
                 }
-                self.reply_error(key, &format!("ERR {error}"));
+                self.reply_error(key, format!("ERR {error}"));
                 self.close_when_told(key);
                 return false;
             }

@@ -79,7 +79,7 @@ pub fn hello(context: &mut Context<'_>, args: &RequestArgs<'_>) {
             at += 2;
         } else {
             let option = args.text(at);
-            return encode::error(context.out, &format!("ERR Syntax error in HELLO option '{option}'"));
+            return encode::error(context.out, format!("ERR Syntax error in HELLO option '{option}'"));
         }
     }
     if let Some((user, password)) = credentials

@@ -83,7 +83,7 @@ pub fn set_info(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     let field = match attribute.as_str() {
         "lib-name" => &mut about.lib_name,
         "lib-ver" => &mut about.lib_version,
-        _ => return encode::error(context.out, &format!("ERR Unrecognized option '{}'", args.text(2))),
+        _ => return encode::error(context.out, format!("ERR Unrecognized option '{}'", args.text(2))),
     };
     match printable(args.word(3)) {
         Some(value) => {
@@ -92,7 +92,7 @@ pub fn set_info(context: &mut Context<'_>, args: &RequestArgs<'_>) {
         }
         None => encode::error(
             context.out,
-            &format!("ERR {attribute} cannot contain spaces, newlines or special characters."),
+            format!("ERR {attribute} cannot contain spaces, newlines or special characters."),
         ),
     }
 }

@@ -17,6 +17,6 @@ pub fn scan_reply(reply: &[u8], cursor: ScanCursor, nodes: usize, tag: u16, out:
             encode::bulk(out, told.to_string().as_bytes());
             out.extend_from_slice(keys);
         }
-        Err(error) => encode::error(out, &error.to_string()),
+        Err(error) => encode::error(out, error.to_string()),
     }
 }

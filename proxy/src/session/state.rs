@@ -22,6 +22,8 @@ impl ClientFlags {
     pub const CAREFUL: Self = Self(1 << 2);
     /// Its next request cannot be sent yet; nothing is read from it meanwhile.
     pub const STALLED: Self = Self(1 << 3);
+    /// Is on the list of clients whose next request waits, or was until lately.
+    pub const LISTED: Self = Self(1 << 10);
     /// Is on the list of clients to be looked at again.
     pub const AWOKEN: Self = Self(1 << 4);
     /// Is on the list of clients to be written to.
