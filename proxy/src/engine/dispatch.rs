@@ -111,8 +111,11 @@ impl Engine {
         let mut slots = positions.iter().map(|&at| slot(words.word(at as usize)));
         let first = slots.next();
         let apart = slots.any(|other| Some(other) != first);
-        self.positions = positions;
         let mut traits = Traits::of(command);
+        if positions.len() > 1 && !apart {
+            traits = traits.with_keys(positions.iter().map(|&at| words.word(at as usize)));
+        }
+        self.positions = positions;
         match (found, first) {
             (Ok(()), Some(_)) if apart => {
                 let advice = match self.config.cross_slot {

@@ -99,7 +99,10 @@ impl Engine {
         let mut groups = std::mem::take(&mut self.split);
         split(request, args, step, &mut groups);
         let flow = match groups.single() {
-            Some(slot) => self.send(key, slot, traits, request),
+            Some(slot) => {
+                let keys = args[1..].iter().step_by(step).map(|arg| arg.of(request));
+                self.send(key, slot, traits.with_keys(keys), request)
+            }
             None if self.config.cross_slot == crate::config::CrossSlot::Refuse => {
                 self.reply_error(key, local::CROSSSLOT);
                 Flow::Done
@@ -121,7 +124,8 @@ impl Engine {
         groups: &Split,
         (step, rule): (usize, Merge),
     ) -> Flow {
-        let traits = Traits::of(command);
+        let mut traits = Traits::of(command);
+        traits.keys = u32::from(groups.parts().any(|(_, keys)| keys.len() > 1));
         if let Some(stall) = self.gate_fan(key, traits, groups.parts().map(|(slot, _)| slot)) {
             return Flow::Wait(stall);
         }

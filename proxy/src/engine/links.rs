@@ -42,7 +42,11 @@ impl Engine {
             let index = topology.index_of(&link.node);
             if matches!(link.state, LinkState::Ready) {
                 let route = index.map(|index| &mut self.routes[Self::side(link.protocol)][usize::from(index)]);
-                let serves = index.is_some_and(|index| topology.node(index).is_master());
+                let serves = index.is_some_and(|index| {
+                    let node = topology.node(index);
+                    // A master that was replaced while it was down is still called one.
+                    node.is_master() && !(node.failed && topology.first_slot(index).is_none())
+                });
                 match route {
                     // A lease ends with its request, which is told if the slot is not there any more.
                     Some(_) if link.leased_to.is_some() => {}

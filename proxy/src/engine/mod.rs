@@ -208,6 +208,7 @@ impl Engine {
             id: self.shared.next_client_id(),
             flags,
             writes: 0,
+            multi_key: 0,
             in_flight: 0,
             write_link: LinkKey::default(),
             stall: None,

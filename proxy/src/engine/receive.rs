@@ -80,18 +80,26 @@ impl Engine {
         if reply[0] == b'>' {
             return; // a push that nobody asked for (an invalidation after HELLO 3, say)
         }
+        let leased = link.leased_to.is_some();
         let Some((entry, range)) = link.pipe.answered() else {
             tracing::warn!("a node sent a reply that nobody asked for; its connection is closed");
             return self.lose_link(key);
         };
         if is_error(reply) {
             let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
-            return self.error_reply(node, entry, reply, &request);
+            self.error_reply(node, entry, reply, &request);
+            if leased {
+                self.close_lease_if_done(key);
+            }
+            return;
         }
         if entry.flags.has(RequestFlags::PROBE) {
             return self.upload_probed(entry.client);
         }
         self.answer(&entry, reply);
+        if leased {
+            self.close_lease_if_done(key);
+        }
     }
 
     #[cold]
@@ -112,6 +120,7 @@ impl Engine {
         let (hops, since) = attempt.map_or((0, self.now), |attempt| (attempt.hops, attempt.since));
         let waited = self.now.saturating_duration_since(since);
         let facts = Facts {
+            slot: entry.slot,
             readonly: entry.flags.has(RequestFlags::READONLY),
             script: entry.flags.has(RequestFlags::SCRIPT),
             streamed: entry.flags.has(RequestFlags::STREAMED),
@@ -153,6 +162,9 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else { return };
         if pending.flags.has(PendingFlags::WRITE) {
             client.writes -= 1;
+        }
+        if pending.flags.has(PendingFlags::MULTI_KEY) {
+            client.multi_key -= 1;
         }
         const LOOK: ClientFlags = ClientFlags::CAREFUL.with(ClientFlags::STALLED);
         if client.flags.any(LOOK) {

@@ -57,6 +57,9 @@ impl Engine {
             Action::Wait { refresh, open } => {
                 self.refresh_wanted |= refresh;
                 self.counters.tryagain += u64::from(open);
+                if open {
+                    hops = 0; // between source and target of an open slot it is the timeout that ends it
+                }
                 let waited = self.now.saturating_duration_since(since);
                 pause = (waited / 4).clamp(SHORT_PAUSE, LONG_PAUSE);
                 (Target::Owner, open)
@@ -71,6 +74,14 @@ impl Engine {
                 (Target::Owner, false)
             }
         };
+        let known = match &target {
+            Target::Owner => true,
+            Target::Node(address) | Target::Asking(address) => self.cluster.find(address).is_some(),
+        };
+        if hops > 0 && (hops > 2 || !known) {
+            // The map has to be read again first (a new node, a hostname), or the nodes do not agree yet.
+            pause = pause.max((SHORT_PAUSE * hops * hops).min(LONG_PAUSE));
+        }
         if open {
             self.opened.insert(entry.slot, self.now + OPEN_FOR);
             self.guarded = true;

@@ -27,6 +27,8 @@ pub(super) struct Traits {
     pub flags: RequestFlags,
     /// It wakes or tells others.
     pub signal: bool,
+    /// The hash of its keys if it has several in one slot, otherwise 0.
+    pub keys: u32,
 }
 
 impl Traits {
@@ -40,17 +42,33 @@ impl Traits {
         if command.is_script() {
             flags = flags.with(RequestFlags::SCRIPT);
         }
-        Self { flags, signal: command.flags.has(Flags::SIGNAL) }
+        Self { flags, signal: command.flags.has(Flags::SIGNAL), keys: 0 }
     }
 
     /// A question that may be asked twice.
     pub(super) const fn question() -> Self {
-        Self { flags: RequestFlags::READONLY, signal: false }
+        Self { flags: RequestFlags::READONLY, signal: false, keys: 0 }
+    }
+
+    /// The same, of a request with several keys in one slot.
+    pub(super) fn with_keys<'a>(mut self, keys: impl Iterator<Item = &'a [u8]>) -> Self {
+        use std::hash::Hasher as _;
+        let mut hasher = std::hash::DefaultHasher::new();
+        let mut count = 0;
+        for key in keys {
+            hasher.write_usize(key.len());
+            hasher.write(key);
+            count += 1;
+        }
+        self.keys = if count > 1 { hasher.finish() as u32 | 1 } else { 0 };
+        self
     }
 
     #[inline]
     fn pending(self) -> PendingFlags {
-        if self.flags.has(RequestFlags::READONLY) { PendingFlags::default() } else { PendingFlags::WRITE }
+        let flags =
+            if self.flags.has(RequestFlags::READONLY) { PendingFlags::default() } else { PendingFlags::WRITE };
+        if self.keys == 0 { flags } else { flags.with(PendingFlags::MULTI_KEY) }
     }
 }
 
@@ -76,7 +94,8 @@ impl Engine {
         };
         let Some(work) = client.work.as_deref_mut() else { return Flow::Close };
         let flags = traits.pending();
-        let seq = work.queue.push(Pending::sent(link_key, slot, flags));
+        let seq = work.queue.push(Pending::sent(link_key, slot, flags).with_keys(traits.keys));
+        client.multi_key += u32::from(traits.keys != 0);
         if flags.has(PendingFlags::WRITE) {
             if client.writes == 0 {
                 client.write_link = link_key;
@@ -127,15 +146,19 @@ impl Engine {
                 }
             }
         }
-        if client.flags.has(ClientFlags::CAREFUL) || self.guarded {
-            return self.gate_carefully(key, slot, link_key);
+        if client.flags.has(ClientFlags::CAREFUL) || self.guarded || client.multi_key > 0 {
+            return self.gate_carefully(key, slot, link_key, traits);
         }
         None
     }
 
     /// A session's outstanding requests on one slot are all on one connection, and one at a time on an open slot.
+    ///
+    /// Whether a slot is open is known only after something was refused there. A source that refuses a request with
+    /// several keys (one has moved) still runs a later one whose keys it has; so nothing is sent behind a request
+    /// with several keys, on its slot, but what is sure to be refused alike: the same keys. Reads pass each other.
     #[cold]
-    fn gate_carefully(&self, key: ClientKey, slot: Slot, link_key: LinkKey) -> Option<Stall> {
+    fn gate_carefully(&self, key: ClientKey, slot: Slot, link_key: LinkKey, traits: Traits) -> Option<Stall> {
         let client = self.clients.get(key)?;
         let work = client.work.as_deref()?;
         if !work.parked.is_empty() {
@@ -143,9 +166,14 @@ impl Engine {
         }
         let open = self.is_open(slot);
         let careful = client.flags.has(ClientFlags::CAREFUL);
+        let reads = traits.flags.has(RequestFlags::READONLY);
         let conflict = work.queue.outstanding().any(|(_, pending)| {
-            pending.flags.has(PendingFlags::FAN) && (open || careful)
-                || pending.slot == slot && (open || pending.link != link_key)
+            let fan = pending.flags.has(PendingFlags::FAN);
+            let same_slot = fan || pending.slot == slot;
+            let passes = reads && !pending.flags.has(PendingFlags::WRITE) || traits.keys != 0 && pending.keys() == traits.keys;
+            fan && (open || careful)
+                || !fan && pending.slot == slot && (open || pending.link != link_key)
+                || same_slot && pending.flags.has(PendingFlags::MULTI_KEY) && !passes
         });
         conflict.then_some(Stall::Order)
     }
@@ -186,7 +214,9 @@ impl Engine {
         if outstanding == 0 {
             return None;
         }
+        let reads = traits.flags.has(RequestFlags::READONLY);
         let waits = client.flags.has(ClientFlags::CAREFUL)
+            || client.multi_key > 0 && !(reads && client.writes == 0)
             || outstanding >= Self::MOST_OUTSTANDING
             || self.config.pipeline_order == PipelineOrder::Strict
             || traits.signal && client.writes > 0 && self.config.pipeline_order != PipelineOrder::Slot
@@ -200,6 +230,7 @@ impl Engine {
         let work = client.work.as_deref_mut()?;
         let flags = traits.pending().with(PendingFlags::FAN);
         let seq = work.queue.push(Pending::sent(LinkKey::default(), 0, flags));
+        client.multi_key += u32::from(traits.keys != 0);
         if flags.has(PendingFlags::WRITE) {
             client.write_link = LinkKey::default();
             client.writes += 1;

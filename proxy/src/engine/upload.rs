@@ -332,6 +332,9 @@ impl Engine {
             upload.stage = Stage::Discarding;
         }
         if step.done {
+            if let Some(link_key) = link_key {
+                self.close_lease_if_done(link_key); // in case it was answered before its end
+            }
             return self.client_input(key, &bytes[step.used..]);
         }
         room

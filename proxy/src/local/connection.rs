@@ -7,6 +7,7 @@ use crate::command::Args;
 use crate::plan::RequestArgs;
 
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+const NOT_AN_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
 const OUT_OF_RANGE: &str = "ERR DB index is out of range";
 
 /// PING [message]
@@ -28,7 +29,8 @@ pub fn select(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     match args.integer(1).map(i32::try_from) {
         Some(Ok(0)) => encode::simple(context.out, "OK"),
         Some(Ok(_)) => encode::error(context.out, OUT_OF_RANGE),
-        _ => encode::error(context.out, NOT_AN_INTEGER),
+        Some(Err(_)) => encode::error(context.out, NOT_AN_INT),
+        None => encode::error(context.out, NOT_AN_INTEGER),
     }
 }
 
@@ -44,10 +46,11 @@ pub fn swap_db(context: &mut Context<'_>, args: &RequestArgs<'_>) {
 
 /// MOVE key db
 pub fn move_key(context: &mut Context<'_>, args: &RequestArgs<'_>) {
-    match args.integer(2) {
+    match args.integer(2).map(i32::try_from) {
         None => encode::error(context.out, NOT_AN_INTEGER),
-        Some(0) => encode::error(context.out, "ERR source and destination objects are the same"),
-        Some(_) => encode::error(context.out, OUT_OF_RANGE),
+        Some(Err(_)) => encode::error(context.out, NOT_AN_INT),
+        Some(Ok(0)) => encode::error(context.out, "ERR source and destination objects are the same"),
+        Some(Ok(_)) => encode::error(context.out, OUT_OF_RANGE),
     }
 }
 

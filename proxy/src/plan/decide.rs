@@ -20,6 +20,8 @@ pub enum Event<'a> {
 /// What the decision needs to know of the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// The slot that it was routed by.
+    pub slot: Slot,
     /// Flagged `readonly`: running it twice harms nobody.
     pub readonly: bool,
     /// A script can make any error text: only the server's own form counts as a refusal.
@@ -112,7 +114,11 @@ fn on_lost(sent: bool, overtaken: bool, facts: Facts) -> Action {
 
 fn on_error(line: &[u8], facts: Facts) -> Action {
     let Some(code) = ErrorCode::parse(line) else { return Action::Pass };
-    if facts.script && !ErrorCode::is_server_form(line) {
+    let elsewhere = match code {
+        ErrorCode::Moved { slot, .. } | ErrorCode::Ask { slot, .. } => slot != facts.slot,
+        _ => false,
+    };
+    if facts.script && (elsewhere || !ErrorCode::is_server_form(line)) {
         return Action::Pass;
     }
     let again = match code {
@@ -146,6 +152,7 @@ mod tests {
     use super::*;
 
     const WRITE: Facts = Facts {
+        slot: 866,
         readonly: false,
         script: false,
         streamed: false,
@@ -226,6 +233,8 @@ mod tests {
     #[test]
     fn what_a_script_says_is_not_taken_for_a_redirect() {
         for forged in [
+            "-MOVED 1 10.0.0.7:7001\r\n",
+            "-ASK 1 10.0.0.7:7001\r\n",
             "-MOVED somewhere\r\n",
             "-TRYAGAIN later\r\n",
             "-CLUSTERDOWN says my script\r\n",
@@ -268,6 +277,7 @@ mod tests {
         for bits in 0..64u32 {
             let bit = |i: u32| bits & (1 << i) != 0;
             let facts = Facts {
+                slot: 866,
                 readonly: false,
                 script: bit(0),
                 streamed: bit(1),

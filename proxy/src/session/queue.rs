@@ -17,6 +17,8 @@ impl PendingFlags {
     pub const FAN: Self = Self(1 << 1);
     /// Waits to be sent again: on no connection now.
     pub const PARKED: Self = Self(1 << 2);
+    /// Has several keys in one slot: while the slot is open it can be refused when a later one is not.
+    pub const MULTI_KEY: Self = Self(1 << 5);
     const ANSWERED: Self = Self(1 << 3);
     /// Its reply is being passed on piece by piece.
     pub const STREAMING: Self = Self(1 << 4);
@@ -46,7 +48,7 @@ impl PendingFlags {
 pub struct Pending {
     /// The connection that it is on.
     pub link: LinkKey,
-    /// Where an early reply lies in the queue's `held` bytes.
+    /// Where an early reply lies in the queue's `held` bytes; before, the hash of its keys.
     at: u32,
     len: u32,
     /// The slot that it was routed by.
@@ -61,6 +63,19 @@ impl Pending {
     #[must_use]
     pub fn sent(link: LinkKey, slot: Slot, flags: PendingFlags) -> Self {
         Self { link, at: 0, len: 0, slot, flags }
+    }
+
+    /// With its set of keys, as a hash: two requests with the same keys are refused alike.
+    #[must_use]
+    pub fn with_keys(mut self, keys: u32) -> Self {
+        self.at = keys;
+        self
+    }
+
+    /// The hash of its set of keys, while it is outstanding.
+    #[must_use]
+    pub fn keys(&self) -> u32 {
+        self.at
     }
 
     /// Whether its reply is not yet known.

@@ -168,6 +168,8 @@ pub struct Client {
     pub flags: ClientFlags,
     /// Outstanding writes.
     pub writes: u32,
+    /// Outstanding requests with several keys in one slot.
+    pub multi_key: u32,
     /// The connection that all outstanding writes are on; null when they are on several.
     pub write_link: LinkKey,
     /// Requests, or parts of them, that are on the way to nodes.
