@@ -9,13 +9,16 @@ pub mod command;
 pub mod plan;
 
 pub mod backend;
+
 pub mod session;
+
+pub mod stats;
+
+pub mod topology;
 
 pub mod local;
 
 pub mod engine;
-
-pub mod topology;
 
 pub mod worker;
 

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use crate::command::Table;
 use crate::config::Config;
-use crate::engine::Shared;
+use crate::stats::Shared;
 use crate::topology::{Cluster, RefreshRequests, Refresher, SharedCluster};
 use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptions};
 
@@ -29,6 +29,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let shared = Arc::new(Shared::new(workers, config.port, Instant::now()));
     let cluster = Arc::new(SharedCluster::from_pointee(Cluster::unknown(Arc::new(Table::builtin()))));
     let refresh = RefreshRequests::default();
+    raise_file_limit(&config);
     let mut listeners = listen(&config)?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
 
@@ -88,6 +89,28 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes room for `maxclients` connections, as redis-server does; says so if it cannot.
+fn raise_file_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// Listeners, event queues, the log, and a connection a worker, node and protocol.
+    const BESIDES_CLIENTS: u64 = 1024;
+    let wanted = config.maxclients as u64 + BESIDES_CLIENTS;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum: limit.maximum });
+    if raised.is_err() || possible < wanted {
+        let clients = possible.saturating_sub(BESIDES_CLIENTS);
+        tracing::warn!(
+            maxclients = config.maxclients,
+            clients,
+            "the limit of open files is too low for maxclients"
+        );
+    }
+}
+
 fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for bind in config.bind.iter().filter(|_| config.port != 0) {
@@ -98,7 +121,8 @@ fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
                 tracing::debug!(%address, %error, "an optional address is not there");
             }
             Err(error) => {
-                return Err(error).with_context(|| format!("Could not create server TCP listening socket {address}"));
+                return Err(error)
+                    .with_context(|| format!("Could not create server TCP listening socket {address}"));
             }
         }
     }

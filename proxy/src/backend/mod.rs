@@ -1,7 +1,9 @@
 //! Connections to nodes, as pure state: what is queued, what is in flight, how a connection is set up.
 
 mod handshake;
+mod keys;
 mod pipe;
 
 pub use handshake::{Credentials, Fence, Handshake, HandshakeError, Identity};
+pub use keys::{ClientKey, LinkKey};
 pub use pipe::{InFlight, Pipe, RequestFlags};

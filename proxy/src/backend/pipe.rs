@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use portico_resp::ReplyScanner;
 use portico_slots::Slot;
 
-use crate::session::ClientKey;
+use crate::backend::ClientKey;
 
 /// What a later decision about a request needs to know of it, in one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

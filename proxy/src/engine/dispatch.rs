@@ -4,21 +4,28 @@ use portico_resp::{Arg, encode};
 use portico_slots::{Slot, slot};
 
 use super::Engine;
-use super::fan::{Audience, FanKind};
+use super::fan::Audience;
 use super::send::{Flow, Traits};
+use crate::backend::ClientKey;
 use crate::command::{
     Args, Command, Fan, Flags, Handling, KeyError, Keys, Later, Local, Resolved, Rule, asks_to_block, errors,
 };
 use crate::config::CrossSlot;
 use crate::local::{self, Context};
 use crate::plan::{Merge, RequestArgs};
-use crate::session::{ClientFlags, ClientKey, Stall};
+use crate::session::{ClientFlags, FanKind, Stall};
 use crate::topology::Cluster;
 
 impl Engine {
     /// Sends or answers one request, or says why it has to wait.
     #[inline]
-    pub(super) fn dispatch(&mut self, key: ClientKey, cluster: &Cluster, request: &[u8], args: &[Arg]) -> Flow {
+    pub(super) fn dispatch(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
         let words = RequestArgs::new(request, args);
         let command = match cluster.table.resolve(&words) {
             Resolved::Command(command) => command,
@@ -69,7 +76,14 @@ impl Engine {
             Handling::Masters(rule) => self.send_to_masters(key, cluster, command, rule, request, &words),
             Handling::Nodes(rule) => {
                 let kind = FanKind::Merge(merge_of(rule, false));
-                self.fan_nodes(key, cluster, (command.name, Traits::of(command)), Audience::Nodes, kind, request)
+                self.fan_nodes(
+                    key,
+                    cluster,
+                    (command.name, Traits::of(command)),
+                    Audience::Nodes,
+                    kind,
+                    request,
+                )
             }
             Handling::Scan => self.scan(key, cluster, command, request, args),
             Handling::Any => self.send_anywhere(key, cluster, Traits::question(), request),
@@ -157,7 +171,8 @@ impl Engine {
         let open = cluster.topology.has_open();
         let kind = match rule {
             Rule::Info => {
-                let own = |at| ["all", "everything", "default", "portico"].iter().any(|name| words.is(at, name));
+                let own =
+                    |at| ["all", "everything", "default", "portico"].iter().any(|name| words.is(at, name));
                 self.publish();
                 FanKind::Info { own: words.count() == 1 || (1..words.count()).any(own) }
             }
@@ -195,7 +210,14 @@ impl Engine {
             }
             Local::ConfigSet if !local::names_own_setting(words) => {
                 let kind = FanKind::Merge(Merge::Same);
-                return self.fan_nodes(key, cluster, (command.name, Traits::of(command)), Audience::Nodes, kind, request);
+                return self.fan_nodes(
+                    key,
+                    cluster,
+                    (command.name, Traits::of(command)),
+                    Audience::Nodes,
+                    kind,
+                    request,
+                );
             }
             _ => {}
         }

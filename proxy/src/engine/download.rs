@@ -1,8 +1,8 @@
 //! A reply too large to keep: passed to its client as it comes, in bounded memory.
 
 use super::{Effect, Engine, LinkState};
-use crate::backend::{InFlight, RequestFlags};
-use crate::session::{ClientFlags, ClientKey, LinkKey};
+use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
+use crate::session::ClientFlags;
 
 impl Engine {
     /// Untold bytes of a client above which the node is not read on.
@@ -116,7 +116,10 @@ impl Engine {
             let index = self.cluster.topology.index_of(&node);
             let route = index.map(|index| &mut self.routes[side][usize::from(index)]);
             match route {
-                Some(route) if *route == LinkKey::default() && self.cluster.topology.node(index.unwrap_or(0)).is_master() => {
+                Some(route)
+                    if *route == LinkKey::default()
+                        && self.cluster.topology.node(index.unwrap_or(0)).is_master() =>
+                {
                     *route = key;
                     link.state = LinkState::Ready;
                     self.wake_stalled();
@@ -132,7 +135,8 @@ impl Engine {
 
     /// A client drained its replies, or is gone: the node that waits for it is read again.
     pub(super) fn resume_throttled(&mut self, client: ClientKey) {
-        let waiting = self.links.iter_mut().filter(|(_, link)| link.throttled && link.passing == Some(client));
+        let waiting =
+            self.links.iter_mut().filter(|(_, link)| link.throttled && link.passing == Some(client));
         for (key, link) in waiting {
             link.throttled = false;
             link.moved = self.now;

@@ -1,67 +1,17 @@
 //! Requests that go to several nodes: their parts out, the parts' replies in, one reply to the client.
 
-use std::collections::VecDeque;
-
 use portico_resp::{Arg, Protocol, bulk_reply, encode, integer_reply, is_error};
 use portico_slots::{NodeId, NodeIndex, Slot};
 
 use super::Engine;
 use super::send::{Flow, Traits};
-use crate::backend::{InFlight, RequestFlags};
+use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local::{self, ClientFilter};
 use crate::plan::scan_cursor::ScanCursor;
-use crate::plan::{Action, Merge, Part, Parts, Split, merge, split};
-use crate::session::{ClientKey, PendingFlags};
+use crate::plan::{Action, Merge, Part, Split, merge, split};
+use crate::session::{Fan, FanKind, PendingFlags};
 use crate::topology::Cluster;
-
-/// What is made of the parts' replies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FanKind {
-    /// One reply by a rule.
-    Merge(Merge),
-    /// INFO: a single server's, for the whole.
-    Info {
-        /// With what Portico says of itself.
-        own: bool,
-    },
-    /// RANDOMKEY, first step: how many keys each master has.
-    RandomSizes,
-    /// SCAN on one node.
-    Scan(ScanCursor),
-    /// CLIENT LIST from every worker.
-    ClientList,
-}
-
-/// A request that is split over nodes (or workers) and not answered yet.
-#[derive(Debug)]
-pub struct Fan {
-    name: &'static str,
-    kind: FanKind,
-    protocol: Protocol,
-    parts: Parts,
-    remaining: usize,
-    /// Nodes to be asked one after another, by part, after the current part is answered.
-    later: VecDeque<(NodeId, Slot, u32)>,
-    /// What they are asked.
-    request: Vec<u8>,
-    flags: RequestFlags,
-}
-
-impl Default for Fan {
-    fn default() -> Self {
-        Self {
-            name: "",
-            kind: FanKind::Merge(Merge::First),
-            protocol: Protocol::default(),
-            parts: Parts::default(),
-            remaining: 0,
-            later: VecDeque::new(),
-            request: Vec::new(),
-            flags: RequestFlags::default(),
-        }
-    }
-}
 
 /// Which nodes a whole-keyspace command goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +26,13 @@ pub(super) enum Audience {
 }
 
 impl Engine {
-    fn new_fan(&mut self, name: &'static str, kind: FanKind, protocol: Protocol, flags: RequestFlags) -> Box<Fan> {
+    fn new_fan(
+        &mut self,
+        name: &'static str,
+        kind: FanKind,
+        protocol: Protocol,
+        flags: RequestFlags,
+    ) -> Box<Fan> {
         let mut fan = self.pool.fans.pop().unwrap_or_default();
         fan.parts.clear();
         fan.later.clear();
@@ -153,7 +109,12 @@ impl Engine {
     }
 
     /// The connection that `ready` found a moment ago.
-    fn ready_again(&mut self, key: ClientKey, cluster: &Cluster, slot: Slot) -> Result<crate::session::LinkKey, ()> {
+    fn ready_again(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        slot: Slot,
+    ) -> Result<crate::backend::LinkKey, ()> {
         let protocol = self.clients.get(key).ok_or(())?.protocol();
         let owner = cluster.topology.owner(slot).ok_or(())?;
         self.route(protocol, owner).ok_or(())
@@ -188,7 +149,8 @@ impl Engine {
         fan.remaining = targets.len();
         if audience == Audience::MastersInTurn {
             let id = |node: NodeIndex| cluster.topology.node(node).id;
-            fan.later.extend(targets.iter().zip(0..).skip(1).map(|(&(node, slot), part)| (id(node), slot, part)));
+            fan.later
+                .extend(targets.iter().zip(0..).skip(1).map(|(&(node, slot), part)| (id(node), slot, part)));
             fan.request.extend_from_slice(request);
             targets.truncate(1);
         }
@@ -218,7 +180,14 @@ impl Engine {
     }
 
     /// SCAN: one step of the walk over all masters.
-    pub(super) fn scan(&mut self, key: ClientKey, cluster: &Cluster, command: &Command, request: &[u8], args: &[Arg]) -> Flow {
+    pub(super) fn scan(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
         let traits = Traits::of(command);
         let tag = ScanCursor::tag(cluster.topology.fingerprint());
         let given = std::str::from_utf8(args[1].of(request)).ok().and_then(|text| text.parse::<u64>().ok());
@@ -282,7 +251,9 @@ impl Engine {
         let Some(work) = client.work.as_deref_mut() else { return };
         let first = work.queue.first();
         let place = entry.seq.wrapping_sub(first);
-        let Ok(index) = work.fans.binary_search_by_key(&place, |(seq, _)| seq.wrapping_sub(first)) else { return };
+        let Ok(index) = work.fans.binary_search_by_key(&place, |(seq, _)| seq.wrapping_sub(first)) else {
+            return;
+        };
         let fan = &mut work.fans[index].1;
         fan.parts.answer(entry.part as usize, reply);
         fan.remaining = fan.remaining.saturating_sub(1);
@@ -313,7 +284,9 @@ impl Engine {
 
     fn finish_fan(&mut self, entry: &InFlight, index: usize) {
         let key = entry.client;
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
         let Some((seq, mut fan)) = work.fans.remove(index) else { return };
         let mut made = std::mem::take(&mut self.made);
         made.clear();
@@ -322,7 +295,8 @@ impl Engine {
             FanKind::RandomSizes if !failed => {
                 if let Some(next) = self.choose_random(entry, &mut fan) {
                     let request = fan.request.clone();
-                    let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+                    let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut())
+                    else {
                         return;
                     };
                     work.fans.insert(index, (seq, fan));
@@ -339,7 +313,13 @@ impl Engine {
             FanKind::Scan(cursor) if !failed => {
                 let cluster = &self.cluster.topology;
                 let tag = ScanCursor::tag(cluster.fingerprint());
-                local::scan_reply(fan.parts.iter().next().unwrap_or_default(), cursor, cluster.masters().len(), tag, &mut made);
+                local::scan_reply(
+                    fan.parts.iter().next().unwrap_or_default(),
+                    cursor,
+                    cluster.masters().len(),
+                    tag,
+                    &mut made,
+                );
             }
             FanKind::ClientList => {
                 let text: Vec<u8> = fan.parts.iter().flatten().copied().collect();
@@ -366,7 +346,8 @@ impl Engine {
 
     /// RANDOMKEY, second step: a master chosen by its number of keys. None when there are no keys.
     fn choose_random(&mut self, entry: &InFlight, fan: &mut Fan) -> Option<(NodeId, InFlight)> {
-        let sizes: Vec<u64> = fan.parts.iter().map(|reply| integer_reply(reply).unwrap_or(0).unsigned_abs()).collect();
+        let sizes: Vec<u64> =
+            fan.parts.iter().map(|reply| integer_reply(reply).unwrap_or(0).unsigned_abs()).collect();
         let total: u64 = sizes.iter().sum();
         self.counters.requests += 1; // also moves the dice
         let mut dice = (self.jitter() * total as f64) as u64;
@@ -402,7 +383,8 @@ impl Audience {
             }
             Self::Nodes => {
                 for &master in topology.masters() {
-                    let replicas = topology.replicas_of(master).filter(|&replica| !topology.node(replica).failed);
+                    let replicas =
+                        topology.replicas_of(master).filter(|&replica| !topology.node(replica).failed);
                     members.extend(replicas.map(|replica| (replica, slot(master))));
                 }
             }

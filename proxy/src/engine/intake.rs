@@ -6,13 +6,15 @@ use portico_resp::{Limits, RequestScanner, Scan, encode};
 
 use super::Engine;
 use super::send::Flow;
-use crate::session::{ClientFlags, ClientKey, Stall, Work};
+use crate::backend::ClientKey;
+use crate::session::{ClientFlags, Stall, Work};
 
 impl Engine {
     /// Bytes from a client. Returns whether it may be read on.
     #[inline]
     pub fn client_input(&mut self, key: ClientKey, bytes: &[u8]) -> bool {
-        const NOT_NOW: ClientFlags = ClientFlags::STALLED.with(ClientFlags::UPLOADING).with(ClientFlags::CLOSING);
+        const NOT_NOW: ClientFlags =
+            ClientFlags::STALLED.with(ClientFlags::UPLOADING).with(ClientFlags::CLOSING);
         let heard = self.seconds();
         let Some(client) = self.clients.get_mut(key) else { return false };
         client.heard = heard;
@@ -39,10 +41,14 @@ impl Engine {
 
     /// Goes on with what was received earlier.
     pub(super) fn serve_kept(&mut self, key: ClientKey) {
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
         let input = std::mem::take(&mut work.input);
         self.serve(key, &input);
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
         if work.input.is_empty() && input.capacity() <= 64 * 1024 {
             let mut input = input;
             input.clear();
@@ -52,7 +58,9 @@ impl Engine {
 
     /// Dispatches every complete request in `bytes` and keeps the rest in the client's `input`.
     fn serve(&mut self, key: ClientKey, bytes: &[u8]) {
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
         let pool = &mut self.pool;
         let mut scanner = work.scanner.take().unwrap_or_else(|| pool.scanners.pop().unwrap_or_default());
         let used = self.serve_with(key, bytes, &mut scanner);

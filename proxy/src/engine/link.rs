@@ -5,8 +5,7 @@ use std::time::Instant;
 use portico_resp::Protocol;
 use portico_slots::NodeId;
 
-use crate::backend::{Handshake, Identity, Pipe};
-use crate::session::ClientKey;
+use crate::backend::{ClientKey, Handshake, Identity, Pipe};
 
 /// What a connection may be used for.
 #[derive(Debug)]

@@ -7,9 +7,11 @@ use portico_resp::Protocol;
 use portico_slots::{NodeId, NodeIndex};
 
 use super::{Effect, Engine, Link, LinkState};
-use crate::backend::{Fence, Handshake, HandshakeError, Identity, InFlight, Pipe, RequestFlags};
+use crate::backend::{
+    ClientKey, Fence, Handshake, HandshakeError, Identity, InFlight, LinkKey, Pipe, RequestFlags,
+};
 use crate::plan::Event;
-use crate::session::{ClientFlags, ClientKey, LinkKey};
+use crate::session::ClientFlags;
 use crate::topology::Cluster;
 
 /// When a node that could not be connected to is tried again.
@@ -41,7 +43,8 @@ impl Engine {
         for (key, link) in &mut self.links {
             let index = topology.index_of(&link.node);
             if matches!(link.state, LinkState::Ready) {
-                let route = index.map(|index| &mut self.routes[Self::side(link.protocol)][usize::from(index)]);
+                let route =
+                    index.map(|index| &mut self.routes[Self::side(link.protocol)][usize::from(index)]);
                 let serves = index.is_some_and(|index| {
                     let node = topology.node(index);
                     // A master that was replaced while it was down is still called one.
@@ -51,7 +54,9 @@ impl Engine {
                     // A lease ends with its request, which is told if the slot is not there any more.
                     Some(_) if link.leased_to.is_some() => {}
                     // A replica keeps an idle connection for what goes to all nodes.
-                    Some(route) if *route == LinkKey::default() && (serves || link.pipe.is_empty()) => *route = key,
+                    Some(route) if *route == LinkKey::default() && (serves || link.pipe.is_empty()) => {
+                        *route = key;
+                    }
                     _ => link.state = LinkState::Draining { since: now, returns: false },
                 }
             }
@@ -114,7 +119,12 @@ impl Engine {
     }
 
     /// Opens a connection to a node.
-    pub(super) fn open(&mut self, node: NodeId, protocol: Protocol, leased_to: Option<ClientKey>) -> Option<LinkKey> {
+    pub(super) fn open(
+        &mut self,
+        node: NodeId,
+        protocol: Protocol,
+        leased_to: Option<ClientKey>,
+    ) -> Option<LinkKey> {
         let index = self.cluster.topology.index_of(&node)?;
         let Some(Some(socket)) = self.cluster.sockets.get(usize::from(index)).copied() else {
             self.refresh_wanted = true;
@@ -229,10 +239,11 @@ impl Engine {
         }
         let established = matches!(link.state, LinkState::Ready | LinkState::Draining { .. });
         if !established {
-            let backoff = self
-                .backoffs
-                .entry((link.node, Self::side(link.protocol)))
-                .or_insert(Backoff { since: self.now, until: self.now, pause: FIRST_PAUSE / 2 });
+            let backoff = self.backoffs.entry((link.node, Self::side(link.protocol))).or_insert(Backoff {
+                since: self.now,
+                until: self.now,
+                pause: FIRST_PAUSE / 2,
+            });
             backoff.pause = (backoff.pause * 2).min(LONGEST_PAUSE);
             // Workers that lost the same node do not come back in step.
             let jitter = backoff.pause.mul_f64(0.25 * self.jitter());

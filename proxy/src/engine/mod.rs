@@ -13,7 +13,6 @@ mod links;
 mod receive;
 mod retry;
 mod send;
-mod shared;
 mod turn;
 mod upload;
 
@@ -26,16 +25,14 @@ use portico_resp::{Limits, Protocol, RequestScanner};
 use portico_slots::NodeId;
 use slotmap::SlotMap;
 
-use crate::backend::{Credentials, Fence};
+use crate::backend::{ClientKey, Credentials, Fence, LinkKey};
 use crate::config::Config;
 use crate::plan::Split;
-use crate::session::{About, Client, ClientFlags, ClientKey, LinkKey, Work};
+use crate::session::{About, Client, ClientFlags, Fan, Work};
+use crate::stats::{Counters, Shared};
 use crate::topology::Cluster;
 
-pub use fan::{Fan, FanKind};
 pub use link::{Link, LinkState};
-pub use shared::{Counters, Shared, Totals};
-pub use upload::Upload;
 
 /// A bulk longer than this is streamed and not kept, in bytes; likewise a reply.
 pub const LARGE: usize = 1 << 20;
@@ -149,7 +146,13 @@ pub struct Engine {
 impl Engine {
     /// An engine without clients.
     #[must_use]
-    pub fn new(config: Arc<Config>, shared: Arc<Shared>, worker: usize, cluster: Arc<Cluster>, now: Instant) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        shared: Arc<Shared>,
+        worker: usize,
+        cluster: Arc<Cluster>,
+        now: Instant,
+    ) -> Self {
         let limits = Limits {
             max_bulk_len: config.proto_max_bulk_len,
             large_bulk: LARGE as u64,

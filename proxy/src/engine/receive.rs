@@ -4,9 +4,9 @@ use portico_resp::is_error;
 use portico_slots::NodeId;
 
 use super::{Engine, LARGE, LinkState};
-use crate::backend::{InFlight, RequestFlags};
+use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
 use crate::plan::{Action, Event, Facts, decide};
-use crate::session::{ClientFlags, ClientKey, LinkKey, Pending, PendingFlags};
+use crate::session::{ClientFlags, Pending, PendingFlags};
 
 impl Engine {
     /// Bytes from a node. Returns whether it may be read on.
@@ -114,7 +114,8 @@ impl Engine {
     pub(super) fn decide(&mut self, entry: InFlight, node: Option<NodeId>, event: Event<'_>, request: &[u8]) {
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let attempt = client.work.as_deref_mut().and_then(|work| {
-            let current = work.attempt.take_if(|attempt| attempt.seq == entry.seq && attempt.part == entry.part);
+            let current =
+                work.attempt.take_if(|attempt| attempt.seq == entry.seq && attempt.part == entry.part);
             current.filter(|_| entry.flags.has(RequestFlags::RETRY))
         });
         let (hops, since) = attempt.map_or((0, self.now), |attempt| (attempt.hops, attempt.since));
@@ -208,5 +209,4 @@ impl Engine {
         self.counters.output_limit_disconnections += 1;
         self.close_client(key);
     }
-
 }

@@ -9,9 +9,9 @@ use portico_resp::encode;
 use portico_slots::NodeId;
 
 use super::Engine;
-use crate::backend::{InFlight, RequestFlags};
+use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::plan::{Action, Refusal};
-use crate::session::{Attempt, ClientFlags, ClientKey, Parked, PendingFlags, Target};
+use crate::session::{Attempt, ClientFlags, Parked, PendingFlags, Target};
 
 /// A write of unknown outcome, which is told once its node can no longer run it: after the connection's successor
 /// has killed it, or after the slot has another owner.
@@ -38,7 +38,14 @@ const OPEN_FOR: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// A request is to be sent again as `action` says.
-    pub(super) fn park(&mut self, entry: InFlight, request: Vec<u8>, action: Action, hops: u32, since: Instant) {
+    pub(super) fn park(
+        &mut self,
+        entry: InFlight,
+        request: Vec<u8>,
+        action: Action,
+        hops: u32,
+        since: Instant,
+    ) {
         let mut pause = Duration::ZERO;
         let mut hops = hops;
         let map = |address| self.config.node_address_map.map(&address);
@@ -79,6 +86,7 @@ impl Engine {
             Target::Node(address) | Target::Asking(address) => self.cluster.find(address).is_some(),
         };
         if hops > 0 && (hops > 2 || !known) {
+            self.refresh_wanted = true;
             // The map has to be read again first (a new node, a hostname), or the nodes do not agree yet.
             pause = pause.max((SHORT_PAUSE * hops * hops).min(LONG_PAUSE));
         }

@@ -3,11 +3,11 @@
 use portico_slots::{NodeIndex, Slot};
 
 use super::{Engine, Fan};
-use crate::backend::{InFlight, RequestFlags};
+use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
 use crate::command::{Command, Flags};
 use crate::config::PipelineOrder;
 use crate::plan::Refusal;
-use crate::session::{ClientFlags, ClientKey, LinkKey, Pending, PendingFlags, Stall};
+use crate::session::{ClientFlags, Pending, PendingFlags, Stall};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,11 @@ impl Traits {
 
     #[inline]
     fn pending(self) -> PendingFlags {
-        let flags =
-            if self.flags.has(RequestFlags::READONLY) { PendingFlags::default() } else { PendingFlags::WRITE };
+        let flags = if self.flags.has(RequestFlags::READONLY) {
+            PendingFlags::default()
+        } else {
+            PendingFlags::WRITE
+        };
         if self.keys == 0 { flags } else { flags.with(PendingFlags::MULTI_KEY) }
     }
 }
@@ -139,7 +142,9 @@ impl Engine {
             PipelineOrder::Slot => {}
             PipelineOrder::Strict => {
                 let elsewhere = |work: &crate::session::Work| {
-                    work.queue.outstanding().any(|(_, p)| p.link != link_key || p.flags.has(PendingFlags::FAN))
+                    work.queue
+                        .outstanding()
+                        .any(|(_, p)| p.link != link_key || p.flags.has(PendingFlags::FAN))
                 };
                 if client.work.as_deref().is_some_and(elsewhere) {
                     return Some(Stall::Order);
@@ -170,7 +175,8 @@ impl Engine {
         let conflict = work.queue.outstanding().any(|(_, pending)| {
             let fan = pending.flags.has(PendingFlags::FAN);
             let same_slot = fan || pending.slot == slot;
-            let passes = reads && !pending.flags.has(PendingFlags::WRITE) || traits.keys != 0 && pending.keys() == traits.keys;
+            let passes = reads && !pending.flags.has(PendingFlags::WRITE)
+                || traits.keys != 0 && pending.keys() == traits.keys;
             fan && (open || careful)
                 || !fan && pending.slot == slot && (open || pending.link != link_key)
                 || same_slot && pending.flags.has(PendingFlags::MULTI_KEY) && !passes
@@ -207,7 +213,12 @@ impl Engine {
     }
 
     /// Whether a request that goes to several connections may go now.
-    pub(super) fn gate_fan(&self, key: ClientKey, traits: Traits, slots: impl Iterator<Item = Slot>) -> Option<Stall> {
+    pub(super) fn gate_fan(
+        &self,
+        key: ClientKey,
+        traits: Traits,
+        slots: impl Iterator<Item = Slot>,
+    ) -> Option<Stall> {
         let client = self.clients.get(key)?;
         let work = client.work.as_deref()?;
         let outstanding = work.queue.outstanding_count();
@@ -246,7 +257,8 @@ impl Engine {
         mut entry: InFlight,
         encode: impl FnOnce(&mut Vec<u8>),
     ) {
-        let (Some(client), Some(link)) = (self.clients.get_mut(entry.client), self.links.get_mut(link_key)) else {
+        let (Some(client), Some(link)) = (self.clients.get_mut(entry.client), self.links.get_mut(link_key))
+        else {
             return;
         };
         client.in_flight += 1;
@@ -264,7 +276,12 @@ impl Engine {
     }
 
     /// The connection to a node that takes requests, or why it has to be waited for.
-    pub(super) fn ready(&mut self, key: ClientKey, node: Option<NodeIndex>, slot: Slot) -> Result<LinkKey, Flow> {
+    pub(super) fn ready(
+        &mut self,
+        key: ClientKey,
+        node: Option<NodeIndex>,
+        slot: Slot,
+    ) -> Result<LinkKey, Flow> {
         let Some(client) = self.clients.get(key) else { return Err(Flow::Close) };
         let protocol = client.protocol();
         let link = node.and_then(|node| self.route(protocol, node));

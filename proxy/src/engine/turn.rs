@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Effect, Engine, LinkState};
-use crate::backend::{InFlight, RequestFlags};
-use crate::session::{ClientFlags, ClientKey, LinkKey};
+use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
+use crate::session::ClientFlags;
 use crate::topology::Cluster;
 
 /// How often connections are looked at.
@@ -58,7 +58,8 @@ impl Engine {
     #[must_use]
     pub fn sleep(&self) -> Duration {
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
-        let busy = self.links.values().any(|link| !link.pipe.is_empty() || !matches!(link.state, LinkState::Ready));
+        let busy =
+            self.links.values().any(|link| !link.pipe.is_empty() || !matches!(link.state, LinkState::Ready));
         let until = if busy { until.min(self.next_check) } else { until };
         until.saturating_duration_since(self.now)
     }

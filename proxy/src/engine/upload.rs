@@ -3,48 +3,16 @@
 //! A streamed request cannot follow a redirect. So the slot's owner is asked first, with a cheap command on the same
 //! key, and the body is not read from the client before somebody has said that the slot is served there.
 
-use std::time::Instant;
-
-use portico_resp::{RequestScanner, RequestStream, encode};
-use portico_slots::{Address, Slot, slot};
+use portico_resp::{RequestScanner, encode};
+use portico_slots::{Slot, slot};
 
 use super::send::{Flow, Traits};
 use super::{Effect, Engine};
-use crate::backend::{InFlight, RequestFlags};
+use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
 use crate::command::{Args, Handling, Resolved};
 use crate::plan::{Action, Event, Refusal, RequestArgs};
-use crate::session::{Client, ClientFlags, ClientKey, LinkKey, Pending, PendingFlags, Stall};
+use crate::session::{Client, ClientFlags, Pending, PendingFlags, Stage, Stall, Upload};
 use crate::topology::Cluster;
-
-/// How far a large request has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// No connection yet, or not to be asked before this time.
-    Waiting(Instant),
-    /// The slot's owner is being asked.
-    Probing,
-    /// The body goes through.
-    Streaming,
-    /// It was refused: the rest is read and thrown away.
-    Discarding,
-}
-
-/// A request whose body is not kept.
-#[derive(Debug)]
-pub struct Upload {
-    slot: Slot,
-    key: Vec<u8>,
-    /// The request up to the large argument's body.
-    head: Vec<u8>,
-    stream: RequestStream,
-    flags: RequestFlags,
-    stage: Stage,
-    link: Option<LinkKey>,
-    /// The node that an ASK named.
-    asking: Option<Address>,
-    hops: u32,
-    since: Instant,
-}
 
 /// The arguments known so far, with the rest of the announced ones empty.
 struct Announced<'a> {
@@ -274,7 +242,9 @@ impl Engine {
         self.reply_now(key, reply);
         let Some(upload) = self.upload_mut(key) else { return };
         upload.stage = Stage::Discarding;
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else { return };
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
         let input = std::mem::take(&mut work.input);
         self.upload_input(key, &input);
         self.effects.push(Effect::ResumeClient(key));
@@ -325,9 +295,7 @@ impl Engine {
             }
             room = link.pipe.unsent().len() < Self::MOST_UNSENT;
             self.mark_link(link_key);
-        } else if streaming
-            && let Some(upload) = self.upload_mut(key)
-        {
+        } else if streaming && let Some(upload) = self.upload_mut(key) {
             // Its connection died and the client was answered.
             upload.stage = Stage::Discarding;
         }

@@ -57,10 +57,7 @@ pub fn hello(context: &mut Context<'_>, args: &RequestArgs<'_>) {
             Some(3) => Some(Protocol::Resp3),
             Some(_) => return encode::error(context.out, "NOPROTO unsupported protocol version"),
             None => {
-                return encode::error(
-                    context.out,
-                    "ERR Protocol version is not an integer or out of range",
-                );
+                return encode::error(context.out, "ERR Protocol version is not an integer or out of range");
             }
         };
     }

@@ -122,9 +122,10 @@ pub fn client_line(client: &Client, now: Instant, seconds: u32, out: &mut String
         Some(address) => address.to_string(),
         None => "unix:0".to_owned(),
     };
-    let (held, untold, input) = client.work.as_deref().map_or((0, 0, 0), |work| {
-        (work.queue.held_bytes(), work.untold(), work.input.len())
-    });
+    let (held, untold, input) = client
+        .work
+        .as_deref()
+        .map_or((0, 0, 0), |work| (work.queue.held_bytes(), work.untold(), work.input.len()));
     let flags = match (client.flags.has(ClientFlags::CLOSING), about.peer) {
         (true, _) => "c",
         (_, None) => "U",

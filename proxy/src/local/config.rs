@@ -37,7 +37,8 @@ pub fn config_get(context: &mut Context<'_>, args: &RequestArgs<'_>) {
 /// CONFIG SET portico-name value: none of them can be changed while Portico runs, in Redis' words for that.
 pub fn config_set(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     let name = args.text(2);
-    let known = SETTINGS.iter().any(|setting| name.to_ascii_lowercase().strip_prefix(PREFIX) == Some(setting.name));
+    let known =
+        SETTINGS.iter().any(|setting| name.to_ascii_lowercase().strip_prefix(PREFIX) == Some(setting.name));
     let text = if known {
         format!("ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config")
     } else {

@@ -4,18 +4,39 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::config::Config;
-use crate::engine::{Shared, Totals};
+use crate::stats::{Shared, Totals};
 
 /// Fields that are counts or sizes: a whole is the sum of its parts.
 fn is_summed(field: &str) -> bool {
     const PREFIXES: [&str; 14] = [
-        "used_memory", "total_", "keyspace_", "expired_", "evicted_", "instantaneous_", "used_cpu_", "mem_", "sync_",
-        "errorstat_", "cmdstat_", "rdb_changes", "lazyfree", "allocator_",
+        "used_memory",
+        "total_",
+        "keyspace_",
+        "expired_",
+        "evicted_",
+        "instantaneous_",
+        "used_cpu_",
+        "mem_",
+        "sync_",
+        "errorstat_",
+        "cmdstat_",
+        "rdb_changes",
+        "lazyfree",
+        "allocator_",
     ];
     const EXACT: [&str; 12] = [
-        "active_defrag_hits", "active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses",
-        "unexpected_error_replies", "tracking_total_keys", "tracking_total_items", "number_of_cached_scripts",
-        "number_of_functions", "number_of_libraries", "expire_cycle_cpu_milliseconds", "maxmemory",
+        "active_defrag_hits",
+        "active_defrag_misses",
+        "active_defrag_key_hits",
+        "active_defrag_key_misses",
+        "unexpected_error_replies",
+        "tracking_total_keys",
+        "tracking_total_items",
+        "number_of_cached_scripts",
+        "number_of_functions",
+        "number_of_libraries",
+        "expire_cycle_cpu_milliseconds",
+        "maxmemory",
     ];
     let ratio = field.ends_with("_human") || field.ends_with("_perc") || field.contains("ratio");
     !ratio && (EXACT.contains(&field) || PREFIXES.iter().any(|prefix| field.starts_with(prefix)))
@@ -39,7 +60,10 @@ fn add(field: &str, a: &str, b: &str) -> String {
 /// `calls=2,usec=30,usec_per_call=15.00` and `keys=2,expires=1,avg_ttl=9`.
 fn add_list(a: &str, b: &str) -> String {
     let pairs = |text: &str| -> Vec<(String, f64)> {
-        text.split(',').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.parse().unwrap_or(0.0))).collect()
+        text.split(',')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(k, v)| (k.to_owned(), v.parse().unwrap_or(0.0)))
+            .collect()
     };
     let (first, second) = (pairs(a), pairs(b));
     let value = |list: &[(String, f64)], name: &str| {
@@ -74,7 +98,10 @@ fn human(bytes: f64) -> String {
 pub fn info(texts: &[&[u8]], own: bool, shared: &Shared, config: &Config) -> String {
     let texts: Vec<_> = texts.iter().map(|text| String::from_utf8_lossy(text)).collect();
     let fields = |text: &str| -> Vec<(String, String)> {
-        text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+        text.lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
     };
     let mut sums: HashMap<String, String> = HashMap::new();
     for text in &texts {
@@ -135,7 +162,8 @@ fn rest_of_section(
         "Keyspace" => "db",
         _ => return,
     };
-    let mut rest: Vec<_> = sums.iter().filter(|(field, _)| field.starts_with(prefix) && !told.contains(*field)).collect();
+    let mut rest: Vec<_> =
+        sums.iter().filter(|(field, _)| field.starts_with(prefix) && !told.contains(*field)).collect();
     rest.sort();
     for (field, value) in rest {
         told.insert(field.clone());
@@ -163,13 +191,13 @@ fn portico_value(
         "uptime_in_seconds" => uptime.to_string(),
         "uptime_in_days" => (uptime / 86_400).to_string(),
         "connected_clients" => totals.clients.to_string(),
-        "cluster_connections" | "blocked_clients" | "tracking_clients" | "clients_in_timeout_table" => "0".to_owned(),
+        "cluster_connections" | "blocked_clients" | "tracking_clients" | "clients_in_timeout_table" => {
+            "0".to_owned()
+        }
         "maxclients" => config.maxclients.to_string(),
         "total_connections_received" => totals.counters.connections.to_string(),
         "rejected_connections" => totals.counters.rejected_connections.to_string(),
-        field if field.ends_with("_human") => {
-            human(sums.get(field.strip_suffix("_human")?)?.parse().ok()?)
-        }
+        field if field.ends_with("_human") => human(sums.get(field.strip_suffix("_human")?)?.parse().ok()?),
         _ => return None,
     })
 }

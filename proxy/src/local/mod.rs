@@ -11,11 +11,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::engine::Shared;
 use crate::session::Client;
+use crate::stats::Shared;
 
 pub use auth::{auth, hello, reset};
-pub use client::{ClientFilter, client_line, filter as client_filter, info as client_info, name as client_name, set_info, set_name};
+pub use client::{
+    ClientFilter, client_line, filter as client_filter, info as client_info, name as client_name, set_info,
+    set_name,
+};
 pub use config::{config_get, config_set, names_own_setting};
 pub use connection::{cluster_disabled, echo, move_key, ping, select, swap_db};
 pub use info::info;

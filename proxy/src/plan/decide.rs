@@ -178,7 +178,8 @@ mod tests {
         let down = "-CLUSTERDOWN The cluster is down\r\n";
         let unserved = "-CLUSTERDOWN Hash slot not served\r\n";
         let loading = "-LOADING Redis is loading the dataset in memory\r\n";
-        let master_down = "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
+        let master_down =
+            "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n";
         let readonly = "-READONLY You can't write against a read only replica.\r\n";
         let follow = Action::Follow { slot: 866, owner: address(7001) };
         let asked = Action::Ask { slot: 866, target: address(7002) };

@@ -166,7 +166,8 @@ fn values(parts: &Parts, protocol: Protocol, out: &mut Vec<u8>) {
 fn concat(parts: &Parts, distinct: bool, out: &mut Vec<u8>) {
     if distinct {
         let mut seen = HashSet::new();
-        let unique: Vec<&[u8]> = parts.iter().filter_map(Items::new).flatten().filter(|item| seen.insert(*item)).collect();
+        let unique: Vec<&[u8]> =
+            parts.iter().filter_map(Items::new).flatten().filter(|item| seen.insert(*item)).collect();
         encode::array_header(out, unique.len());
         unique.iter().for_each(|item| out.extend_from_slice(item));
         return;

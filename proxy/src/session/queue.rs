@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use portico_slots::Slot;
 
-use super::LinkKey;
+use crate::backend::LinkKey;
 
 /// What a queued request is, in one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use portico_resp::{Protocol, RequestScanner};
 
-use super::{Attempt, LinkKey, Parked, ReplyQueue};
-use crate::engine::{Fan, Upload};
+use super::{Attempt, Fan, Parked, ReplyQueue, Upload};
+use crate::backend::LinkKey;
 
 /// Yes-or-no facts of a client, in one word that the fast path tests at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

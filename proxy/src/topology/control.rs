@@ -52,7 +52,9 @@ impl Control {
         let info = control.ask(&["INFO", "server"]).await?;
         let field = |name: &str| {
             let mut lines = info.lines();
-            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+            lines
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(|value| value.trim().to_owned())
         };
         control.about.run_id = field("run_id");
         control.about.version = field("redis_version");

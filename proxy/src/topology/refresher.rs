@@ -88,7 +88,8 @@ impl Refresher {
             self.refresh().await;
             let topology = &self.cluster.load().topology;
             let whole = topology.covered() == portico_slots::SLOT_COUNT;
-            let pause = if whole { self.config.refresh_interval } else { ANXIOUS.min(self.config.refresh_interval) };
+            let pause =
+                if whole { self.config.refresh_interval } else { ANXIOUS.min(self.config.refresh_interval) };
             tokio::select! {
                 () = sleep_until(begun + pause) => {}
                 () = self.requests.0.notified() => sleep_until(begun + self.config.refresh_debounce).await,
@@ -111,7 +112,8 @@ impl Refresher {
         let current = self.cluster.load_full();
         let topology = merged.with_run_ids(&run_ids);
         if is_stale(&current.topology, &topology, views.len()) {
-            return self.report("a minority of the nodes answers, with an older map: not believed".to_owned());
+            return self
+                .report("a minority of the nodes answers, with an older map: not believed".to_owned());
         }
         self.trouble = None;
         self.publish(&current, topology).await;
@@ -196,7 +198,8 @@ impl Refresher {
         });
         let version = version.map_or_else(|| Arc::clone(&current.version), Arc::from);
         let timeout = abouts().filter_map(|about: &About| about.timeout).min();
-        let ping_interval = timeout.map_or(Duration::from_secs(10), |timeout| (timeout / 2).min(Duration::from_secs(10)));
+        let ping_interval =
+            timeout.map_or(Duration::from_secs(10), |timeout| (timeout / 2).min(Duration::from_secs(10)));
         let health = |topology: &Topology| -> Vec<(bool, bool)> {
             topology.nodes().iter().map(|node| (node.failed, node.suspected)).collect()
         };
@@ -210,7 +213,11 @@ impl Refresher {
             return;
         }
         if !changes.is_empty() {
-            tracing::info!(masters = topology.masters().len(), slots = topology.covered(), "topology: {changes}");
+            tracing::info!(
+                masters = topology.masters().len(),
+                slots = topology.covered(),
+                "topology: {changes}"
+            );
         }
         let known: HashSet<&Address> = topology.nodes().iter().map(|node| &node.address).collect();
         self.controls.retain(|address, _| known.contains(address));
@@ -246,7 +253,9 @@ impl Refresher {
         let Some(control) = fresh else { return Arc::clone(table) };
         let version = control.about.version.clone().unwrap_or_default();
         let limit = Instant::now() + self.config.connect_timeout;
-        let Ok(Ok(reply)) = timeout_at(limit, control.call(&["COMMAND"])).await else { return Arc::clone(table) };
+        let Ok(Ok(reply)) = timeout_at(limit, control.call(&["COMMAND"])).await else {
+            return Arc::clone(table);
+        };
         self.learned_from.insert(version.clone());
         let mut richer = Table::clone(table);
         match richer.learn(&parse_command_reply(&reply)) {

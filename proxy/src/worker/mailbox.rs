@@ -1,13 +1,13 @@
 //! What workers tell each other: new clients, questions to all, the end.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::Waker;
 
 use super::Accepted;
+use crate::backend::ClientKey;
 use crate::engine::Gather;
-use crate::session::ClientKey;
 
 /// What a worker is told.
 #[derive(Debug)]

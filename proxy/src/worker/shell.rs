@@ -19,10 +19,12 @@ use mio::{Events, Poll, Token};
 use slotmap::{Key, KeyData, SecondaryMap};
 
 use super::{Accepted, Listener, Mailbox, Message, Post, Stream};
+use crate::backend::{ClientKey, LinkKey};
 use crate::config::Config;
-use crate::engine::{Effect, Engine, Shared};
+use crate::engine::{Effect, Engine};
 use crate::local::client_line;
-use crate::session::{About, ClientFlags, ClientKey, LinkKey};
+use crate::session::{About, ClientFlags};
+use crate::stats::Shared;
 use crate::topology::{RefreshRequests, SharedCluster};
 
 /// Bytes read at once.
@@ -313,7 +315,8 @@ impl Shell {
         match socket.stream.is_connected() {
             Ok(true) => {
                 socket.connected = true;
-                let own = socket.stream.local_address().map(|address| address.to_string()).unwrap_or_default();
+                let own =
+                    socket.stream.local_address().map(|address| address.to_string()).unwrap_or_default();
                 self.engine.link_open(key, own);
             }
             Ok(false) => {}
@@ -381,7 +384,9 @@ impl Shell {
 
     #[inline]
     fn write_client(&mut self, key: ClientKey) {
-        let (Some(socket), Some(client)) = (self.clients.get_mut(key), self.engine.client_mut(key)) else { return };
+        let (Some(socket), Some(client)) = (self.clients.get_mut(key), self.engine.client_mut(key)) else {
+            return;
+        };
         client.flags.clear(ClientFlags::DIRTY);
         let mut told = 0;
         if let Some(work) = client.work.as_deref() {
@@ -405,10 +410,11 @@ impl Shell {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::OpenLink(key, address) => {
-                let opened = Stream::connect(address, self.options.config.tcp_keepalive).and_then(|mut stream| {
-                    stream.register(self.poll.registry(), link_token(key))?;
-                    Ok(stream)
-                });
+                let opened =
+                    Stream::connect(address, self.options.config.tcp_keepalive).and_then(|mut stream| {
+                        stream.register(self.poll.registry(), link_token(key))?;
+                        Ok(stream)
+                    });
                 match opened {
                     Ok(stream) => {
                         self.links.insert(key, Socket::new(stream, false));
@@ -453,7 +459,8 @@ impl Shell {
             match listener.accept(self.options.config.tcp_keepalive) {
                 Ok(accepted) => self.place(accepted),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     // Out of descriptors, most likely: those who wait are accepted when somebody else comes.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -508,7 +515,9 @@ impl Shell {
                     let mut lines = String::new();
                     let now = Instant::now();
                     let seconds = now.saturating_duration_since(self.options.shared.started).as_secs() as u32;
-                    for (_, client) in self.engine.clients().filter(|(_, client)| gather.filter.admits(client)) {
+                    for (_, client) in
+                        self.engine.clients().filter(|(_, client)| gather.filter.admits(client))
+                    {
                         client_line(client, now, seconds, &mut lines);
                     }
                     self.options.posts[gather.worker].send(Message::Gathered {

@@ -111,9 +111,14 @@ impl Shared {
     /// For `workers` workers.
     #[must_use]
     pub fn new(workers: usize, port: u16, started: Instant) -> Self {
-        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        let nanos =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
         let seed = nanos ^ u128::from(std::process::id()) << 64;
-        let run_id = format!("{:032x}{:08x}", seed.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835), std::process::id());
+        let run_id = format!(
+            "{:032x}{:08x}",
+            seed.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835),
+            std::process::id()
+        );
         Self {
             workers,
             started,
@@ -124,11 +129,13 @@ impl Shared {
         }
     }
 
-    pub(super) fn next_client_id(&self) -> u64 {
+    /// A number that no client of this process had before.
+    pub fn next_client_id(&self) -> u64 {
         self.next_client.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn publish(&self, worker: usize, counters: &Counters, clients: usize, links: usize) {
+    /// A worker tells its figures.
+    pub fn publish(&self, worker: usize, counters: &Counters, clients: usize, links: usize) {
         if let Some(slot) = self.slots.get(worker) {
             slot.counters.set(counters);
             slot.clients.store(clients, Ordering::Relaxed);

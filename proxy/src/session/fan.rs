@@ -1,0 +1,64 @@
+//! A request that is split over nodes or workers, until its last part is answered.
+
+use std::collections::VecDeque;
+
+use portico_resp::Protocol;
+use portico_slots::{NodeId, Slot};
+
+use crate::backend::RequestFlags;
+use crate::plan::scan_cursor::ScanCursor;
+use crate::plan::{Merge, Parts};
+
+/// What is made of the parts' replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FanKind {
+    /// One reply by a rule.
+    Merge(Merge),
+    /// INFO: a single server's, for the whole.
+    Info {
+        /// With what Portico says of itself.
+        own: bool,
+    },
+    /// RANDOMKEY, first step: how many keys each master has.
+    RandomSizes,
+    /// SCAN on one node.
+    Scan(ScanCursor),
+    /// CLIENT LIST from every worker.
+    ClientList,
+}
+
+/// A request that is split over nodes (or workers) and not answered yet.
+#[derive(Debug)]
+pub struct Fan {
+    /// The command's name.
+    pub name: &'static str,
+    /// What is made of the replies.
+    pub kind: FanKind,
+    /// The client's, when it asked.
+    pub protocol: Protocol,
+    /// The parts and their replies.
+    pub parts: Parts,
+    /// Parts without a reply.
+    pub remaining: usize,
+    /// Nodes to be asked one after another, by part, after the current part is answered.
+    pub later: VecDeque<(NodeId, Slot, u32)>,
+    /// What they are asked.
+    pub request: Vec<u8>,
+    /// What the parts are.
+    pub flags: RequestFlags,
+}
+
+impl Default for Fan {
+    fn default() -> Self {
+        Self {
+            name: "",
+            kind: FanKind::Merge(Merge::First),
+            protocol: Protocol::default(),
+            parts: Parts::default(),
+            remaining: 0,
+            later: VecDeque::new(),
+            request: Vec::new(),
+            flags: RequestFlags::default(),
+        }
+    }
+}
