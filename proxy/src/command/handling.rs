@@ -105,6 +105,8 @@ pub enum Handling {
     Key,
     /// As [`Handling::Key`], unless it [asks to block](super::asks_to_block): then [`Later::Blocking`].
     KeyUnlessBlock,
+    /// As [`Handling::Key`], unless it names another database: there is one.
+    Copy,
     /// Split by slot.
     Fan(Fan),
     /// To all masters.
@@ -139,6 +141,7 @@ impl Handling {
         Some(match (what, which) {
             ("key", "") => Self::Key,
             ("key-unless-block", "") => Self::KeyUnlessBlock,
+            ("copy", "") => Self::Copy,
             ("scan", "") => Self::Scan,
             ("any", "") => Self::Any,
             ("channel", "") => Self::Channel,

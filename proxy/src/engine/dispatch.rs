@@ -35,10 +35,10 @@ impl Engine {
         };
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         if !command.arity_ok(args.len()) {
-            return self.refuse(key, &errors::wrong_arity(command.name));
+            return self.reject(key, command, &errors::wrong_arity(command.name));
         }
         if !client.flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
-            return self.refuse(key, b"NOAUTH Authentication required.");
+            return self.reject(key, command, b"NOAUTH Authentication required.");
         }
         client.last_command = command.name;
         self.counters.requests += 1;
@@ -60,6 +60,10 @@ impl Engine {
         let words = RequestArgs::new(request, args);
         match command.handling {
             Handling::Key => self.by_keys(key, cluster, command, request, &words),
+            Handling::Copy => match local::copies_elsewhere(&words) {
+                Some(error) => self.refuse(key, error.as_bytes()),
+                None => self.by_keys(key, cluster, command, request, &words),
+            },
             Handling::KeyUnlessBlock if asks_to_block(&words) => self.later(key, Later::Blocking, &words),
             Handling::KeyUnlessBlock => self.by_keys(key, cluster, command, request, &words),
             Handling::Fan(fan) => {
@@ -272,6 +276,16 @@ impl Engine {
         let name = words.text(0).to_uppercase();
         let what = what.word();
         self.refuse(key, format!("ERR {name}: Portico does not do this yet ({what})").as_bytes())
+    }
+
+    /// Answers a command that may not run. An EXEC that is refused ends its transaction, and says so.
+    #[cold]
+    fn reject(&mut self, key: ClientKey, command: &Command, text: &[u8]) -> Flow {
+        if command.name != "exec" {
+            return self.refuse(key, text);
+        }
+        let why = text.strip_prefix(b"ERR ").unwrap_or(text);
+        self.refuse(key, &[b"EXECABORT Transaction discarded because of: ", why].concat())
     }
 
     /// Answers with an error; the request is done with.

@@ -58,3 +58,14 @@ pub fn move_key(context: &mut Context<'_>, args: &RequestArgs<'_>) {
 pub fn cluster_disabled(context: &mut Context<'_>) {
     encode::error(context.out, "ERR This instance has cluster support disabled");
 }
+
+/// COPY source destination [DB destination-db] [REPLACE]: the error that naming another database gets.
+#[must_use]
+pub fn copies_elsewhere(args: &RequestArgs<'_>) -> Option<&'static str> {
+    let database = (3..args.count().saturating_sub(1)).find(|&at| args.is(at, "db"))?;
+    match args.integer(database + 1).map(i32::try_from)? {
+        Ok(0) => None,
+        Ok(_) => Some(OUT_OF_RANGE),
+        Err(_) => Some(NOT_AN_INT),
+    }
+}

@@ -20,7 +20,7 @@ pub use client::{
     set_name,
 };
 pub use config::{config_get, config_set, names_own_setting};
-pub use connection::{cluster_disabled, echo, move_key, ping, select, swap_db};
+pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, select, swap_db};
 pub use info::info;
 pub use scan::scan_reply;
 
