@@ -13,6 +13,8 @@ mod links;
 mod receive;
 mod retry;
 mod send;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod upload;
 

@@ -1,0 +1,298 @@
+//! The engine without sockets: what is sent where, in which order, and what happens when a node says no or is gone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portico_slots::{Address, Node, NodeId, Role, Slot, Topology};
+
+use super::{Effect, Engine};
+use crate::backend::{ClientKey, LinkKey};
+use crate::command::Table;
+use crate::config::Config;
+use crate::session::About;
+use crate::stats::Shared;
+use crate::topology::Cluster;
+
+/// Slots below are node 0's, the others node 1's.
+const BORDER: Slot = 8192;
+/// Keys of node 0 (slot 3300) and of node 1 (slot 15495).
+const LOW: &str = "b";
+const HIGH: &str = "a";
+
+struct World {
+    engine: Engine,
+    now: Instant,
+    cluster: Arc<Cluster>,
+    /// What each node was sent and has not answered, and where.
+    links: HashMap<LinkKey, (u16, Vec<u8>)>,
+    told: HashMap<ClientKey, Vec<u8>>,
+    /// Nodes that cannot be connected to.
+    down: Vec<u16>,
+}
+
+fn node(port: u16) -> NodeId {
+    format!("{port:040}").parse().expect("forty digits are an id")
+}
+
+fn cluster(border: Slot) -> Arc<Cluster> {
+    let nodes = [7000, 7001].map(|port| Node {
+        id: node(port),
+        address: Address::new("127.0.0.1", port),
+        role: Role::Master,
+        config_epoch: 1,
+        failed: false,
+        suspected: false,
+        connected: true,
+        run_id: None,
+    });
+    let owner = move |slot| Some(node(if slot < border { 7000 } else { 7001 }));
+    let topology = Topology::new(nodes.to_vec(), owner, []);
+    let sockets =
+        topology.nodes().iter().map(|node| Some(([127, 0, 0, 1], node.address.port).into())).collect();
+    Arc::new(Cluster { topology, sockets, ..Cluster::unknown(Arc::new(Table::builtin())) })
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::now();
+        let cluster = cluster(BORDER);
+        let shared = Arc::new(Shared::new(1, 6379, now));
+        let engine = Engine::new(Arc::new(Config::default()), shared, 0, Arc::clone(&cluster), now);
+        Self { engine, now, cluster, links: HashMap::new(), told: HashMap::new(), down: Vec::new() }
+    }
+
+    fn client(&mut self) -> ClientKey {
+        let nothing = || "".into();
+        self.engine.add_client(About {
+            peer: None,
+            local: None,
+            since: self.now,
+            name: nothing(),
+            lib_name: nothing(),
+            lib_version: nothing(),
+        })
+    }
+
+    fn send(&mut self, client: ClientKey, lines: &[&str]) {
+        let bytes = lines.iter().flat_map(|line| format!("{line}\r\n").into_bytes()).collect::<Vec<_>>();
+        self.engine.client_input(client, &bytes);
+        self.turn();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.turn();
+    }
+
+    /// Turns until nothing more happens: sockets open, connections are set up, bytes are taken.
+    fn turn(&mut self) {
+        for _ in 0..20 {
+            self.engine.begin_turn(self.now, &self.cluster);
+            self.engine.end_turn();
+            let (mut links, mut clients) = (Vec::new(), Vec::new());
+            self.engine.take_dirty_links(&mut links);
+            for key in links {
+                let Some(link) = self.engine.link_mut(key) else { continue };
+                link.dirty = false;
+                let bytes = link.pipe.unsent().to_vec();
+                link.pipe.mark_sent(bytes.len());
+                if let Some((_, sent)) = self.links.get_mut(&key) {
+                    sent.extend_from_slice(&bytes);
+                }
+                self.greet(key);
+            }
+            self.engine.take_dirty_clients(&mut clients);
+            for key in clients {
+                let Some(client) = self.engine.client_mut(key) else { continue };
+                client.flags.clear(crate::session::ClientFlags::DIRTY);
+                let bytes = client.work.as_deref().map_or(Vec::new(), |work| work.out[work.told..].to_vec());
+                self.told.entry(key).or_default().extend_from_slice(&bytes);
+                self.engine.client_told(key, bytes.len());
+            }
+            for effect in self.engine.take_effects() {
+                match effect {
+                    Effect::OpenLink(key, address) if self.down.contains(&address.port()) => {
+                        self.engine.link_lost(key)
+                    }
+                    Effect::OpenLink(key, address) => {
+                        self.links.insert(key, (address.port(), Vec::new()));
+                        self.engine.link_open(key, "127.0.0.1:9".into());
+                    }
+                    Effect::CloseLink(key) => {
+                        self.links.remove(&key);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Answers a connection's introduction.
+    fn greet(&mut self, key: LinkKey) {
+        let Some((_, sent)) = self.links.get_mut(&key) else { return };
+        let text = String::from_utf8_lossy(sent).into_owned();
+        if !text.contains("SETNAME") {
+            return;
+        }
+        sent.clear();
+        let kills = text.matches("KILL").count();
+        self.engine.link_input(key, b"+OK\r\n:7\r\n$23\r\nid=7 addr=127.0.0.1:9 x\r\n");
+        for _ in 0..kills {
+            self.engine.link_input(key, b":1\r\n");
+        }
+    }
+
+    fn link(&self, port: u16) -> LinkKey {
+        let found = self.links.iter().find(|(_, (at, _))| *at == port);
+        *found.expect("there is a connection to the node").0
+    }
+
+    /// What a node was sent since it was last asked, as words.
+    fn received(&mut self, port: u16) -> String {
+        let Some((_, sent)) = self.links.values_mut().find(|(at, _)| *at == port) else {
+            return String::new();
+        };
+        let text = String::from_utf8_lossy(sent).into_owned();
+        sent.clear();
+        let words: Vec<_> =
+            text.split("\r\n").filter(|word| !word.is_empty() && !word.starts_with('$')).collect();
+        words.join(" ")
+    }
+
+    fn answers(&mut self, port: u16, reply: &str) {
+        let key = self.link(port);
+        self.engine.link_input(key, reply.as_bytes());
+        self.turn();
+    }
+
+    fn told(&mut self, client: ClientKey) -> String {
+        String::from_utf8_lossy(&self.told.remove(&client).unwrap_or_default()).into_owned()
+    }
+}
+
+#[test]
+fn a_pipeline_is_answered_in_order_whoever_answers_first() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &[&format!("GET {LOW}"), &format!("GET {HIGH}"), "PING", &format!("GET {LOW}")]);
+    assert_eq!(world.received(7000), "*2 GET b *2 GET b");
+    assert_eq!(world.received(7001), "*2 GET a");
+    world.answers(7001, "$1\r\n2\r\n");
+    assert_eq!(world.told(client), "");
+    world.answers(7000, "$1\r\n1\r\n$1\r\n3\r\n");
+    assert_eq!(world.told(client), "$1\r\n1\r\n$1\r\n2\r\n+PONG\r\n$1\r\n3\r\n");
+}
+
+#[test]
+fn what_is_redirected_is_sent_again_in_order_and_before_anything_new() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["INCR b", "INCR b", "SET a 1"]);
+    assert_eq!(world.received(7000), "*2 INCR b *2 INCR b");
+    world.answers(7000, "-MOVED 3300 127.0.0.1:7001\r\n");
+    world.send(client, &["INCR b", "GET a"]);
+    assert_eq!(world.received(7001), "*3 SET a 1", "the second INCR is not answered yet");
+    world.answers(7000, "-MOVED 3300 127.0.0.1:7001\r\n");
+    world.answers(7001, "+OK\r\n");
+    assert_eq!(world.received(7001), "*2 INCR b");
+    world.answers(7001, ":1\r\n");
+    assert_eq!(world.received(7001), "*2 INCR b");
+    world.cluster = cluster(0);
+    world.answers(7001, ":2\r\n");
+    assert_eq!(world.received(7001), "*2 INCR b *2 GET a");
+    world.answers(7001, ":3\r\n$1\r\n1\r\n");
+    assert_eq!(world.told(client), ":1\r\n:2\r\n+OK\r\n:3\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn ask_is_followed_with_asking_and_leaves_the_map_alone() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a", "GET b"]);
+    world.answers(7000, "-ASK 3300 127.0.0.1:7001\r\n");
+    assert_eq!(world.received(7001), "*2 GET a", "one after the other");
+    world.answers(7001, "$1\r\na\r\n");
+    assert_eq!(world.received(7001), "*1 ASKING *2 GET b");
+    world.answers(7001, "+OK\r\n$1\r\nb\r\n");
+    assert_eq!(world.told(client), "$1\r\na\r\n$1\r\nb\r\n");
+    world.received(7000);
+    world.send(client, &["GET b"]);
+    assert_eq!(world.received(7000), "*2 GET b");
+}
+
+#[test]
+fn a_write_of_unknown_outcome_is_told_after_the_successor_has_killed_the_connection() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["INCR b", "GET b"]);
+    world.down = vec![7000];
+    let lost = world.link(7000);
+    world.links.remove(&lost);
+    world.engine.link_lost(lost);
+    world.pass(Duration::from_millis(50));
+    assert_eq!(world.told(client), "", "the node may still run it");
+    world.down.clear();
+    world.pass(Duration::from_secs(1));
+    assert!(world.told(client).starts_with("-UNKNOWN "));
+    assert_eq!(world.received(7000), "*2 GET b", "the read is sent again, the write is not");
+    world.answers(7000, "$1\r\n1\r\n");
+    assert_eq!(world.told(client), "$1\r\n1\r\n");
+}
+
+#[test]
+fn what_never_reached_the_kernel_is_sent_to_the_new_owner() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET b"]);
+    world.answers(7000, "$1\r\n1\r\n");
+    world.told(client);
+    // Queued, and the connection breaks before the turn writes it.
+    world.engine.client_input(client, b"INCR b\r\n");
+    world.down = vec![7000];
+    let lost = world.link(7000);
+    world.links.remove(&lost);
+    world.engine.link_lost(lost);
+    world.pass(Duration::from_millis(50));
+    world.cluster = cluster(0);
+    world.pass(Duration::from_millis(50));
+    assert_eq!(world.received(7001), "*2 INCR b");
+    world.answers(7001, ":1\r\n");
+    assert_eq!(world.told(client), ":1\r\n");
+}
+
+#[test]
+fn what_wakes_others_waits_for_the_writes_before_it() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SET b job", "RPUSH a b", "SET b again"]);
+    assert_eq!(world.received(7000), "*3 SET b job");
+    assert_eq!(world.received(7001), "");
+    world.answers(7000, "+OK\r\n");
+    assert_eq!(world.received(7001), "*3 RPUSH a b");
+    assert_eq!(world.received(7000), "*3 SET b again");
+}
+
+#[test]
+fn nothing_but_the_same_keys_follows_a_request_with_several_keys_on_its_slot() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["MSET {b}1 x {b}2 y", "MSET {b}1 z {b}2 z", "INCR {b}1"]);
+    assert_eq!(world.received(7000), "*5 MSET {b}1 x {b}2 y *5 MSET {b}1 z {b}2 z");
+    world.answers(7000, "+OK\r\n+OK\r\n");
+    assert_eq!(world.received(7000), "*2 INCR {b}1");
+    world.answers(7000, ":1\r\n");
+    world.send(client, &["MGET {b}1 {b}2", "GET {b}1"]);
+    assert_eq!(world.received(7000), "*3 MGET {b}1 {b}2 *2 GET {b}1", "reads pass each other");
+}
+
+#[test]
+fn a_slow_nodes_late_reply_is_nobody_elses() {
+    let mut world = World::new();
+    let (gone, stays) = (world.client(), world.client());
+    world.send(gone, &["GET b"]);
+    world.send(stays, &["GET b"]);
+    world.engine.client_gone(gone);
+    world.answers(7000, "$1\r\n1\r\n$1\r\n2\r\n");
+    assert_eq!(world.told(stays), "$1\r\n2\r\n");
+}
