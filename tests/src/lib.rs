@@ -1,1 +1,19 @@
-//! Helpers for the end-to-end tests.
+//! Helpers for the end-to-end tests: the `portico` binary as a value, a raw client, and lists of commands.
+//!
+//! Redis itself comes from `portico::sandbox`. Set `PORTICO_BIN` to test another binary than the one that was built
+//! beside the tests, and `PORTICO_LOG` to a level to see its log.
+
+mod cases;
+mod client;
+pub mod live;
+mod process;
+mod random;
+mod reply;
+mod words;
+
+pub use cases::Case;
+pub use client::{Client, encode, encode_line};
+pub use process::{Binary, Portico};
+pub use random::Random;
+pub use reply::{Frame, canonical, shape, show};
+pub use words::words;

@@ -8,7 +8,6 @@ use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local::{self, ClientFilter};
-use crate::plan::scan_cursor::ScanCursor;
 use crate::plan::{Action, Merge, Part, Split, merge, split};
 use crate::session::{Fan, FanKind, PendingFlags};
 use crate::topology::Cluster;
@@ -26,7 +25,7 @@ pub(super) enum Audience {
 }
 
 impl Engine {
-    fn new_fan(
+    pub(super) fn new_fan(
         &mut self,
         name: &'static str,
         kind: FanKind,
@@ -179,52 +178,6 @@ impl Engine {
         self.park(entry, request, Action::Resend, 0, self.now);
     }
 
-    /// SCAN: one step of the walk over all masters.
-    pub(super) fn scan(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        command: &Command,
-        request: &[u8],
-        args: &[Arg],
-    ) -> Flow {
-        let traits = Traits::of(command);
-        let tag = ScanCursor::tag(cluster.topology.fingerprint());
-        let given = std::str::from_utf8(args[1].of(request)).ok().and_then(|text| text.parse::<u64>().ok());
-        // Sources of open slots before their targets, so that a key that is being moved is not missed.
-        let masters = Audience::MastersInTurn.members(cluster);
-        let Some(&(_, first)) = masters.first() else { return self.unreachable(key, 0) };
-        let Some(given) = given else {
-            return self.send(key, first, traits, request); // the node has the words for it
-        };
-        let mut cursor = ScanCursor::decode(given, tag);
-        if usize::from(cursor.node) >= masters.len() {
-            cursor = ScanCursor::decode(0, tag);
-        }
-        let (node, slot) = masters[usize::from(cursor.node)];
-        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
-            return Flow::Wait(stall);
-        }
-        let link = match self.ready(key, Some(node), slot) {
-            Ok(link) => link,
-            Err(flow) => return flow,
-        };
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let protocol = client.protocol();
-        let mut fan = self.new_fan(command.name, FanKind::Scan(cursor), protocol, traits.flags);
-        fan.parts.parts.push(Part::default());
-        fan.remaining = 1;
-        let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
-        let entry = InFlight { client: key, seq, part: 0, len: 0, slot, flags: traits.flags };
-        self.send_part(link, entry, |out| {
-            encode::array_header(out, args.len());
-            out.extend_from_slice(args[0].framed(request));
-            encode::bulk(out, cursor.cursor.to_string().as_bytes());
-            args[2..].iter().for_each(|arg| out.extend_from_slice(arg.framed(request)));
-        });
-        Flow::Done
-    }
-
     /// CLIENT LIST: every worker tells of its clients.
     pub(super) fn fan_workers(&mut self, key: ClientKey, command: &Command, filter: ClientFilter) -> Flow {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
@@ -271,7 +224,7 @@ impl Engine {
     }
 
     /// Asks the next of the nodes that are asked one after another.
-    fn send_next(&mut self, mut entry: InFlight, node: NodeId, request: &[u8]) {
+    pub(super) fn send_next(&mut self, mut entry: InFlight, node: NodeId, request: &[u8]) {
         entry.flags = entry.flags.without(RequestFlags::RETRY);
         match self.cluster.topology.index_of(&node) {
             Some(node) => {
@@ -311,15 +264,15 @@ impl Engine {
                 encode::verbatim_txt(&mut made, text.as_bytes(), fan.protocol);
             }
             FanKind::Scan(cursor) if !failed => {
-                let cluster = &self.cluster.topology;
-                let tag = ScanCursor::tag(cluster.fingerprint());
-                local::scan_reply(
-                    fan.parts.iter().next().unwrap_or_default(),
-                    cursor,
-                    cluster.masters().len(),
-                    tag,
-                    &mut made,
-                );
+                let walk = self.scan_step(&fan, cursor, &mut made);
+                if let Some(keys) = walk {
+                    self.made = made;
+                    return self.confirm_scan(entry, index, (seq, fan), cursor, keys);
+                }
+            }
+            FanKind::ScanConfirm(cursor, keys) if !failed => {
+                let told = if self.is_unchanged(cursor, &fan) { 0 } else { cursor.encode() };
+                super::scan::tell(told, &keys, &mut made);
             }
             FanKind::ClientList => {
                 let text: Vec<u8> = fan.parts.iter().flatten().copied().collect();
@@ -370,7 +323,7 @@ impl Engine {
 
 impl Audience {
     /// The nodes, each with the slot that stands for it when it has to be asked again.
-    fn members(self, cluster: &Cluster) -> Vec<(NodeIndex, Slot)> {
+    pub(super) fn members(self, cluster: &Cluster) -> Vec<(NodeIndex, Slot)> {
         let topology = &cluster.topology;
         let slot = |master| topology.first_slot(master).unwrap_or(0);
         let mut members: Vec<_> = topology.masters().iter().map(|&master| (master, slot(master))).collect();

@@ -12,6 +12,7 @@ mod link;
 mod links;
 mod receive;
 mod retry;
+mod scan;
 mod send;
 #[cfg(test)]
 mod tests;

@@ -113,7 +113,7 @@ impl World {
             for effect in self.engine.take_effects() {
                 match effect {
                     Effect::OpenLink(key, address) if self.down.contains(&address.port()) => {
-                        self.engine.link_lost(key)
+                        self.engine.link_lost(key);
                     }
                     Effect::OpenLink(key, address) => {
                         self.links.insert(key, (address.port(), Vec::new()));

@@ -5,7 +5,6 @@ mod client;
 mod config;
 mod connection;
 mod info;
-mod scan;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +21,6 @@ pub use client::{
 pub use config::{config_get, config_set, names_own_setting};
 pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, select, swap_db};
 pub use info::info;
-pub use scan::scan_reply;
 
 /// What a cluster says of keys in several slots, and what a client can do about it.
 pub const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";

@@ -23,6 +23,8 @@ pub enum FanKind {
     RandomSizes,
     /// SCAN on one node.
     Scan(ScanCursor),
+    /// SCAN's last step: the keys that the last node told, held until the nodes' map is seen to be the walk's.
+    ScanConfirm(ScanCursor, Vec<u8>),
     /// CLIENT LIST from every worker.
     ClientList,
 }

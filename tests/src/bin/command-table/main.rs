@@ -2,11 +2,11 @@
 //!
 //! `cargo run -p portico-tests --bin command-table -- --redis-server PATH > table.tsv`: the columns `marks` and
 //! `handling` are kept from the table as it was when this was built. A command that it did not have gets `?`, which
-//! does not parse: somebody has to decide.
+//! does not parse: somebody has to decide. Rows of commands that came after the server are kept as they are.
 
 mod server;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail};
 use portico::command::{Learned, Row, SOURCE, parse_command_reply};
@@ -27,7 +27,6 @@ fn main() -> Result<()> {
         commands.push(command);
         commands.extend(subcommands);
     }
-    commands.sort_by(|a, b| a.name.cmp(&b.name));
     let mut since = HashMap::new();
     versions(&server.call(&["COMMAND", "DOCS"])?, &mut since);
     print!("{}", table(&commands, &since)?);
@@ -43,11 +42,19 @@ fn table(commands: &[Learned], since: &HashMap<String, String>) -> Result<String
         table.push_str(line);
         table.push('\n');
     }
+    let mut generated = BTreeMap::new();
     for command in commands {
         let since = since.get(&command.name).with_context(|| format!("{} has no docs", command.name))?;
-        let (marks, handling) =
-            rows.get(command.name.as_str()).map_or(("-", "?"), |row| (row.marks, row.handling));
-        table.push_str(&format!("{}\t{marks}\t{handling}\n", command.columns(since)));
+        generated.insert(command.name.as_str(), command.columns(since));
+    }
+    // What came after this server it cannot know.
+    let newest = since.values().map(|since| version(since)).max();
+    for row in rows.values().filter(|row| row.generated.split('\t').nth(1).map(version) > newest) {
+        generated.entry(row.name).or_insert_with(|| row.generated.to_owned());
+    }
+    for (name, columns) in generated {
+        let (marks, handling) = rows.get(name).map_or(("-", "?"), |row| (row.marks, row.handling));
+        table.push_str(&format!("{columns}\t{marks}\t{handling}\n"));
     }
     Ok(table)
 }
@@ -65,6 +72,10 @@ fn versions(docs: &BytesFrame, since: &mut HashMap<String, String>) {
             }
         }
     }
+}
+
+fn version(text: &str) -> Vec<u32> {
+    text.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
 fn pairs(map: &BytesFrame) -> impl Iterator<Item = (&str, &BytesFrame)> {
