@@ -1,9 +1,11 @@
 //! The scanners agree with the `redis-protocol` crate on every well-formed input, however it is cut.
 
+use portico_resp::encode::{
+    array_header, boolean, bulk, command, double, error, integer, map_header, null, null_array, set_header,
+    simple, verbatim_txt,
+};
 use portico_resp::{
-    Items, Limits, Protocol, ReplyScanner, RequestScanner, Scan, array_header, array_items, boolean, bulk,
-    bulk_reply, command, double, error, fuzz, integer, integer_reply, map_header, null, null_array,
-    set_header, simple, verbatim_txt,
+    Items, Limits, Protocol, ReplyScanner, RequestScanner, Scan, array_items, bulk_reply, fuzz, integer_reply,
 };
 use proptest::prelude::*;
 use redis_protocol::resp2::{decode::decode as decode2, types::OwnedFrame as Frame2};

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use portico::command::{Args, Keys, Resolved, Row, SOURCE, Table, errors};
+use portico::command::{KeyError, Keys, Kind, Resolved, Row, SOURCE, Table, errors};
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use server::Server;
 
@@ -100,8 +100,9 @@ fn keys_are_where_the_server_finds_them() -> Result<()> {
         compare(&mut server, &table, &args)?;
     }
     // Every command with keys at fixed places, with as many arguments as it needs and with more.
-    for command in
-        table.commands().filter(|c| !c.container && matches!(c.keys, Keys::One(_) | Keys::Specs(_)))
+    for command in table
+        .commands()
+        .filter(|c| c.kind != Kind::Container && matches!(c.keys, Keys::One(_) | Keys::Specs(_)))
     {
         for more in 0..3 {
             let mut args: Vec<String> = command.name.split('|').map(str::to_owned).collect();
@@ -122,18 +123,22 @@ fn compare(server: &mut Server, table: &Table, call: &[String]) -> Result<()> {
     let theirs = server.call(&question)?;
     let mut positions = Vec::new();
     let found = command.key_positions(&args[..], &mut positions);
-    let ours: Vec<&[u8]> = positions.iter().map(|&at| args[..].get(at as usize)).collect();
+    let ours: Vec<&[u8]> = positions.iter().map(|&at| args[at as usize].as_slice()).collect();
     match theirs {
         BytesFrame::Array(keys) => {
             let theirs: Vec<&[u8]> =
                 keys.iter().map(|key| key.as_bytes().context("a key")).collect::<Result<_>>()?;
-            // A sharded channel is no key to COMMAND GETKEYS, an unpaired key is one.
             if found.is_ok() {
                 assert_eq!(ours, theirs, "{call:?}");
             } else {
-                assert_eq!(found, Err(portico::command::KeyError::Unpaired), "{call:?}");
+                // An unpaired key is a key to it, and a count that is no number is 0.
+                assert!(
+                    found == Err(KeyError::Unpaired) || theirs.is_empty(),
+                    "{call:?}: {found:?}, {theirs:?}"
+                );
             }
         }
+        // A sharded channel is routed as a key is, but none.
         BytesFrame::Error(error) if &*error == "ERR The command has no key arguments" => {
             assert!(matches!(command.name, "spublish" | "ssubscribe" | "sunsubscribe"), "{call:?}");
         }
@@ -186,7 +191,7 @@ fn arity_is_the_servers() -> Result<()> {
     let table = Table::builtin();
     for row in Row::all(SOURCE) {
         let name = row?.name;
-        let command = table.find(name.as_bytes()).context("a row is in the table")?;
+        let Some(command) = table.find(name.as_bytes()) else { continue }; // newer than this server
         let mut args: Vec<&str> = name.split('|').collect();
         let fewest = command.arity.unsigned_abs() as usize;
         if fewest <= args.len() {

@@ -14,7 +14,7 @@ use portico_tests::{Client, Portico};
 const KEYS: [&str; 3] = ["b", "c", "a"];
 
 fn three_masters() -> Result<Cluster> {
-    Ok(Cluster::start(ClusterOptions { node_timeout: Duration::from_secs(2), ..ClusterOptions::default() })?)
+    Cluster::start(ClusterOptions { node_timeout: Duration::from_secs(2), ..ClusterOptions::default() })
 }
 
 fn serves_all(client: &mut Client) -> Result<()> {

@@ -30,6 +30,9 @@ impl Engine {
         let command = match cluster.table.resolve(&words) {
             Resolved::Command(command) => command,
             Resolved::UnknownCommand if args.is_empty() => return Flow::Done,
+            Resolved::UnknownCommand if words.is(0, "post") || words.is(0, "host:") => {
+                return self.close_attacker(key);
+            }
             Resolved::UnknownCommand => return self.refuse(key, &errors::unknown_command(&words)),
             Resolved::UnknownSubcommand(_) => return self.refuse(key, &errors::unknown_subcommand(&words)),
         };
@@ -276,6 +279,16 @@ impl Engine {
         let name = words.text(0).to_uppercase();
         let what = what.word();
         self.refuse(key, format!("ERR {name}: Portico does not do this yet ({what})").as_bytes())
+    }
+
+    /// HTTP sent here through somebody's browser (a cross-protocol attack): closed without a word, as Redis does.
+    #[cold]
+    fn close_attacker(&mut self, key: ClientKey) -> Flow {
+        tracing::info!(
+            "Possible SECURITY ATTACK detected: a client sends POST or Host: commands. Connection aborted"
+        );
+        self.close_client(key);
+        Flow::Close
     }
 
     /// Answers a command that may not run. An EXEC that is refused ends its transaction, and says so.

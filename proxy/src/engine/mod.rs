@@ -249,7 +249,7 @@ impl Engine {
     }
 
     /// Closes a client's connection.
-    fn close_client(&mut self, key: ClientKey) {
+    pub(super) fn close_client(&mut self, key: ClientKey) {
         if self.clients.contains_key(key) {
             self.client_gone(key);
             self.effects.push(Effect::CloseClient(key));

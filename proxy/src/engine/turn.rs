@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Effect, Engine, LinkState};
 use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
-use crate::session::ClientFlags;
+use crate::session::{Client, ClientFlags};
 use crate::topology::Cluster;
 
 /// How often connections are looked at.
@@ -197,10 +197,15 @@ impl Engine {
         let timeout = self.config.timeout.as_secs() as u32;
         if timeout > 0 {
             let seconds = self.seconds();
+            // Half a request is no reason to stay; a reply that is not there yet is.
+            let waits = |client: &Client| {
+                let work = client.work.as_deref();
+                work.is_some_and(|work| !work.queue.is_empty()) || client.flags.has(ClientFlags::STALLED)
+            };
             let idle: Vec<ClientKey> = self
                 .clients
                 .iter()
-                .filter(|(_, client)| client.work.is_none() && seconds.saturating_sub(client.heard) > timeout)
+                .filter(|(_, client)| !waits(client) && seconds.saturating_sub(client.heard) > timeout)
                 .map(|(key, _)| key)
                 .collect();
             idle.into_iter().for_each(|key| self.close_client(key));

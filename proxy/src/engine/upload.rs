@@ -165,6 +165,8 @@ impl Engine {
         let pending = if write { PendingFlags::WRITE } else { PendingFlags::default() };
         let seq = work.queue.push(Pending::sent(link_key, slot, pending));
         client.writes += u32::from(write);
+        // What follows on this slot goes to the shared connection: not before this is answered.
+        client.flags.set(ClientFlags::CAREFUL);
         client.write_link = link_key;
         client.in_flight += 1;
         let input = std::mem::take(&mut work.input);

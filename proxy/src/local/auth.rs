@@ -85,11 +85,17 @@ pub fn hello(context: &mut Context<'_>, args: &RequestArgs<'_>) {
         return encode::error(context.out, WRONG_PASS);
     }
     if !context.client.flags.has(ClientFlags::AUTHENTICATED) {
+        // 7.2 added a word.
+        let mut version = context.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let newer = (version.next(), version.next()) >= (Some(7), Some(2));
+        let protocol = if newer { "<proto> " } else { "" };
         return encode::error(
             context.out,
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
-             <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
-             the same time",
+            format!(
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO {protocol}AUTH \
+                 <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+                 the same time"
+            ),
         );
     }
     if let Some(name) = name {

@@ -1,0 +1,80 @@
+# make: what there is. Everything that is built or installed for this tree alone goes below $(TARGET).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+CLIENTS := $(TARGET)/clients
+# Seconds that make fuzz gives each target.
+FUZZ_SECONDS ?= 60
+# What make demo gives to portico sandbox: ARGS="--replicas 1 --port 7000".
+ARGS ?=
+
+.PHONY: help demo test lint build clients tools-demo tools-test fuzz clean
+
+help:
+	@echo "make demo   a throwaway cluster with Portico in front; Ctrl-C ends it (ARGS=\"--replicas 1\")"
+	@echo "make test   format, lints, and every test, with real servers and real clients"
+	@echo "make fuzz   the fuzz targets, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs cargo-fuzz and a nightly compiler"
+	@echo "make clean  removes all that was built"
+	@echo "make test and make demo install what they miss where apt-get exists, and say what it is elsewhere."
+
+demo: tools-demo
+	@echo "== Building (release)"
+	cargo build --release -p portico
+	@exec $(TARGET)/release/portico sandbox $(ARGS)
+
+test: tools-test clients lint build
+	@echo "== Testing"
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace --no-fail-fast; \
+	else \
+		cargo test --workspace --no-fail-fast; \
+	fi
+
+lint: tools-test
+	@echo "== Format and lints"
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check; fi
+
+# The binary first: the end-to-end tests start it.
+build: tools-test
+	@echo "== Building (debug)"
+	cargo build -p portico
+	cargo test --workspace --no-run --quiet
+
+tools-demo:
+	@tests/install-tools.sh cargo redis-server
+
+tools-test:
+	@tests/install-tools.sh cargo redis-server redis-benchmark python3 node npm
+
+# The libraries that tests/clients uses, as its lists of versions say.
+clients: $(CLIENTS)/python/requirements.txt $(CLIENTS)/node/node_modules/.installed
+
+$(CLIENTS)/python/requirements.txt: tests/clients/python/requirements.txt | tools-test
+	@echo "== Installing Python clients"
+	python3 -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	cp $< $@
+
+$(CLIENTS)/node/node_modules/.installed: tests/clients/node/package.json tests/clients/node/package-lock.json | tools-test
+	@echo "== Installing Node.js clients"
+	mkdir -p $(CLIENTS)/node
+	cp $^ $(CLIENTS)/node
+	cd $(CLIENTS)/node && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+fuzz:
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs cargo-fuzz: cargo install cargo-fuzz"; exit 1; }
+	@for target in $$(cargo fuzz list); do \
+		echo "== Fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+clean:
+	cargo clean
+	rm -rf fuzz/target fuzz/artifacts fuzz/coverage
