@@ -57,10 +57,13 @@ impl Limits {
 
     /// Judges an announced element count; nothing to do (`*0`, `*-1`) is 0.
     pub(crate) fn check_multibulk(&self, count: i64) -> Result<u32, ProtocolError> {
-        if count > i64::from(self.max_multibulk_len) {
+        // Redis' own limit, from 7.0 on, comes before the question who asks; ours, the limit before 7.0, after it.
+        if count > i64::from(i32::MAX) {
             Err(ProtocolError::InvalidMultibulkLength)
         } else if !self.authenticated && count > UNAUTHENTICATED_ELEMENTS {
             Err(ProtocolError::UnauthenticatedMultibulk)
+        } else if count > i64::from(self.max_multibulk_len) {
+            Err(ProtocolError::InvalidMultibulkLength)
         } else {
             Ok(u32::try_from(count).unwrap_or(0))
         }

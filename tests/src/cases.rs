@@ -66,3 +66,22 @@ impl Case {
         (!alike).then(|| format!("{}\n   redis: {wanted}\n portico: {got}", self.line))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{canonical, encode};
+
+    /// An array's elements in any order still are the same elements.
+    #[test]
+    fn a_failed_comparison_would_be_seen() -> Result<()> {
+        let case = Case::new("~ SMEMBERS s")?;
+        assert_eq!(case.difference(b"*2\r\n+a\r\n+b\r\n", b"*2\r\n+b\r\n+a\r\n"), None);
+        assert!(case.difference(b"*2\r\n+a\r\n+b\r\n", b"*2\r\n+b\r\n+b\r\n").is_some());
+        assert!(Case::new("GET a")?.difference(b"+a\r\n", b"+b\r\n").is_some());
+        assert!(Case::new("? TIME")?.difference(b":1\r\n", b"-ERR x\r\n").is_some());
+        assert_eq!(canonical(b"*4\r\n+b\r\n:1\r\n+a\r\n:2\r\n", true), b"*4\r\n+a\r\n:2\r\n+b\r\n:1\r\n");
+        assert_eq!(encode(&["a"]), b"*1\r\n$1\r\na\r\n");
+        Ok(())
+    }
+}

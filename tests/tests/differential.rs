@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use portico::command::{Handling, Resolved, Row, SOURCE, Table};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
-use portico_tests::{Case, Client, Portico, Random, canonical, encode, shape, show};
+use portico_tests::{Case, Client, Portico, Random, encode, shape, show};
 
 const LISTS: [&str; 14] = [
     "string",
@@ -591,35 +591,4 @@ fn a_script_that_forges_a_redirect_runs_once() -> Result<()> {
     }
     pair.portico.check_log()?;
     fail_on(&differences)
-}
-
-/// With `--cross-slot refuse` a cluster's own words.
-#[test]
-fn refuse_says_what_a_cluster_says() -> Result<()> {
-    let pair = Pair::take();
-    pair.clear()?;
-    let portico = Portico::start(&pair.cluster, &["--cross-slot", "refuse"])?;
-    let mut client = portico.client()?;
-    let crossslot = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
-    for line in ["MGET a b", "MSET a 1 b 2", "DEL a b", "UNLINK a b", "EXISTS a b", "TOUCH a b", "SUNION a b"]
-    {
-        client.expect(line, crossslot)?;
-    }
-    client.expect("MSET {t}a 1 {t}b 2", "+OK\r\n")?;
-    client.expect("MGET {t}b {t}a", "*2\r\n$1\r\n2\r\n$1\r\n1\r\n")?;
-    client.expect("DEL {t}b {t}a {t}c", ":2\r\n")?;
-    Ok(())
-}
-
-/// An array's elements in any order still are the same elements.
-#[test]
-fn a_failed_comparison_would_be_seen() -> Result<()> {
-    let case = Case::new("~ SMEMBERS s")?;
-    assert_eq!(case.difference(b"*2\r\n+a\r\n+b\r\n", b"*2\r\n+b\r\n+a\r\n"), None);
-    assert!(case.difference(b"*2\r\n+a\r\n+b\r\n", b"*2\r\n+b\r\n+b\r\n").is_some());
-    assert!(Case::new("GET a")?.difference(b"+a\r\n", b"+b\r\n").is_some());
-    assert!(Case::new("? TIME")?.difference(b":1\r\n", b"-ERR x\r\n").is_some());
-    assert_eq!(canonical(b"*4\r\n+b\r\n:1\r\n+a\r\n:2\r\n", true), b"*4\r\n+a\r\n:2\r\n+b\r\n:1\r\n");
-    assert_eq!(encode(&["a"]), b"*1\r\n$1\r\na\r\n");
-    Ok(())
 }

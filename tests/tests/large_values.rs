@@ -16,8 +16,8 @@ const MB: usize = 1 << 20;
 /// Most memory that Portico may ever hold, however large the values.
 const MEMORY: u64 = 150 << 20;
 
-/// Most that others may have to wait.
-const LATENCY: Duration = Duration::from_millis(500);
+/// Most that others may have to wait, on a machine that is busy with half gigabytes.
+const LATENCY: Duration = Duration::from_secs(1);
 
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -90,25 +90,32 @@ impl Value {
     }
 }
 
-/// Calls `work` while another client looks at a key of the same slot; returns the longest that it had to wait.
+/// Calls `work` while other clients use keys of the same slot, back to back, so that some request of theirs stands right
+/// behind each of its own; returns the longest that one had to wait.
 fn while_others_work(port: u16, key: &str, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
-    let done = AtomicBool::new(false);
+    let done = &AtomicBool::new(false);
     scope(|scope| {
-        let other = scope.spawn(|| -> Result<Duration> {
-            let mut client = Client::connect(port)?;
-            let mut worst = Duration::ZERO;
-            while !done.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                client.expect(&format!("SET {key} x"), "+OK\r\n")?;
-                client.expect(&format!("GET {key}"), "$1\r\nx\r\n")?;
-                worst = worst.max(began.elapsed());
-                sleep(Duration::from_millis(1));
+        let other = |number: usize| {
+            move || -> Result<Duration> {
+                let mut client = Client::connect(port)?;
+                let mut worst = Duration::ZERO;
+                while !done.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    client.expect(&format!("SET {key}{number} x"), "+OK\r\n")?;
+                    client.expect(&format!("GET {key}{number}"), "$1\r\nx\r\n")?;
+                    worst = worst.max(began.elapsed());
+                }
+                Ok(worst)
             }
-            Ok(worst)
-        });
+        };
+        let others: Vec<_> = (0..4).map(|number| scope.spawn(other(number))).collect();
         let result = work();
         done.store(true, Ordering::Relaxed);
-        let worst = other.join().expect("no panic")?;
+        let mut worst = Duration::ZERO;
+        for other in others {
+            worst = worst.max(other.join().expect("no panic")?);
+        }
+        println!("others waited for at most {worst:?}");
         result.map(|()| worst)
     })
 }
@@ -375,7 +382,7 @@ fn a_client_that_goes_in_the_middle_harms_nobody() -> Result<()> {
         }
         Ok(())
     })?;
-    ensure!(worst < LATENCY, "others waited for {worst:?}");
+    ensure!(worst < LATENCY, "others waited for {worst:?} beside uploads");
     client.expect("GET {gone}v", "$6\r\nbefore\r\n")?;
 
     value.send(client.stream(), &["SET", "{gone}v"])?;
@@ -391,7 +398,7 @@ fn a_client_that_goes_in_the_middle_harms_nobody() -> Result<()> {
         }
         Ok(())
     })?;
-    ensure!(worst < LATENCY, "others waited for {worst:?}");
+    ensure!(worst < LATENCY, "others waited for {worst:?} beside downloads");
     client.request(&["GET", "{gone}v"])?;
     value.receive(client.stream())?;
     client.expect("DEL {gone}v", ":1\r\n")?;

@@ -96,7 +96,16 @@ impl Engine {
             self.end_large(key);
             return self.link_input(key, &bytes[known..]);
         }
-        if untold > Self::THROTTLE_ABOVE {
+        let behind = link.pipe.in_flight().skip(1);
+        let others_wait = behind
+            .into_iter()
+            .any(|entry| entry.client != client_key && self.clients.contains_key(entry.client));
+        if others_wait {
+            // They were sent before it was known to be large: the reply is held, up to the limit, not they.
+            if untold as u64 > self.config.client_output_buffer_limit {
+                self.over_limit(client_key);
+            }
+        } else if untold > Self::THROTTLE_ABOVE {
             link.throttled = true;
             if let Some(client) = self.clients.get_mut(client_key) {
                 client.flags.set(ClientFlags::THROTTLING);

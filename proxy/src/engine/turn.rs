@@ -278,6 +278,10 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else { return };
         match client.work.as_deref() {
             None => self.close_client(key),
+            // Half a request was not received.
+            Some(work) if client.flags.has(ClientFlags::UPLOADING) && work.out.is_empty() => {
+                self.close_client(key);
+            }
             Some(_) if client.flags.any(ClientFlags::STALLED.with(ClientFlags::UPLOADING)) => {}
             Some(work) if work.queue.is_empty() && work.out.is_empty() => self.close_client(key),
             Some(_) => {

@@ -110,7 +110,9 @@ fn before_authentication() {
     };
     assert_eq!(scan("*10\r\n$16384\r\n"), Ok(Scan::Incomplete));
     assert_eq!(scan("*11\r\n"), Err("Protocol error: unauthenticated multibulk length".to_owned()));
-    assert_eq!(scan("*21\r\n"), Err("Protocol error: invalid multibulk length".to_owned()));
+    assert_eq!(scan("*21\r\n"), Err("Protocol error: unauthenticated multibulk length".to_owned()));
+    let beyond = scan("*2147483648\r\n");
+    assert_eq!(beyond, Err("Protocol error: invalid multibulk length".to_owned()));
     assert_eq!(scan("*1\r\n$16385\r\n"), Err("Protocol error: unauthenticated bulk length".to_owned()));
     assert_eq!(scan("*1\r\n$100001\r\n"), Err("Protocol error: invalid bulk length".to_owned()));
 }
