@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use portico::command::{Handling, Resolved, Row, SOURCE, Table};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
-use portico_tests::{Case, Client, Portico, Random, encode, shape, show};
+use portico_tests::{Case, Client, Portico, Random, shape, show};
 
 const LISTS: [&str; 14] = [
     "string",
