@@ -233,6 +233,16 @@ impl Engine {
         if matches!(what, Local::Hello | Local::Reset) && outstanding > 0 {
             return Flow::Wait(Stall::Order); // the protocol of what is outstanding must not change
         }
+        if what == Local::Hello && cluster.topology.masters().is_empty() {
+            // Which version the nodes have is not known yet.
+            let waiting = match client.stall {
+                Some((Stall::Unreachable, since)) => self.now.saturating_duration_since(since),
+                _ => std::time::Duration::ZERO,
+            };
+            if waiting < self.config.failover_timeout {
+                return Flow::Wait(Stall::Unreachable);
+            }
+        }
         let mut made = std::mem::take(&mut self.made);
         made.clear();
         let mut context = Context {
