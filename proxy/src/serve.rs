@@ -1,7 +1,6 @@
 //! Serving clients: starts the workers and the refresher, and ends them on a signal.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -44,7 +43,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     start_refresher(&config, &cluster, &refresh, posts.clone())?;
 
-    let loads: Arc<[AtomicUsize]> = (0..workers).map(|_| AtomicUsize::new(0)).collect();
     let mut threads: Vec<JoinHandle<std::io::Result<()>>> = Vec::new();
     for (worker, (poll, mailbox)) in parts.into_iter().enumerate() {
         let options = ShellOptions {
@@ -56,7 +54,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             listeners: std::mem::take(&mut listeners),
             mailbox,
             posts: posts.clone(),
-            loads: Arc::clone(&loads),
         };
         let shell = Shell::new(poll, options).context("cannot start a worker")?;
         let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(|| shell.run())?;
@@ -73,6 +70,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             }
             asked = true;
             tracing::info!(signal, "told to end: answering what was received");
+            shared.stop();
             posts.iter().for_each(|post| post.send(Message::Stop));
         }
     })?;

@@ -204,13 +204,14 @@ impl Engine {
         engine
     }
 
-    /// A client has connected.
-    pub fn add_client(&mut self, about: About) -> ClientKey {
+    /// A client that has just connected.
+    #[must_use]
+    pub fn new_client(&self, about: About) -> Client {
         let mut flags = ClientFlags::default();
         if self.config.requirepass.is_none() {
             flags.set(ClientFlags::AUTHENTICATED);
         }
-        self.clients.insert(Client {
+        Client {
             id: self.shared.next_client_id(),
             flags,
             writes: 0,
@@ -222,7 +223,27 @@ impl Engine {
             last_command: "NULL",
             work: None,
             about: Box::new(about),
-        })
+        }
+    }
+
+    /// This worker's from now on.
+    pub fn add_client(&mut self, client: Client) -> ClientKey {
+        self.clients.insert(client)
+    }
+
+    /// Gives a client away, if it is between two requests and nothing is known of it but what it is.
+    pub fn release(&mut self, key: ClientKey) -> Option<Client> {
+        const LASTING: ClientFlags = ClientFlags::AUTHENTICATED.with(ClientFlags::RESP3);
+        let client = self.clients.get(key)?;
+        let free = client.work.is_none() && client.in_flight == 0 && !client.flags.any(LASTING.inverse());
+        if free { self.clients.remove(key) } else { None }
+    }
+
+    /// How many clients sent something during the last second or two.
+    #[must_use]
+    pub fn active_clients(&self) -> usize {
+        let since = self.seconds().saturating_sub(1);
+        self.clients.values().filter(|client| client.heard >= since).count()
     }
 
     /// How many clients this worker has.

@@ -64,14 +64,15 @@ impl World {
 
     fn client(&mut self) -> ClientKey {
         let nothing = || "".into();
-        self.engine.add_client(About {
+        let client = self.engine.new_client(About {
             peer: None,
             local: None,
             since: self.now,
             name: nothing(),
             lib_name: nothing(),
             lib_version: nothing(),
-        })
+        });
+        self.engine.add_client(client)
     }
 
     fn send(&mut self, client: ClientKey, lines: &[&str]) {
@@ -295,4 +296,26 @@ fn a_slow_nodes_late_reply_is_nobody_elses() {
     world.engine.client_gone(gone);
     world.answers(7000, "$1\r\n1\r\n$1\r\n2\r\n");
     assert_eq!(world.told(stays), "$1\r\n2\r\n");
+}
+
+#[test]
+fn a_client_is_given_away_between_two_requests_only() {
+    let mut world = World::new();
+    let client = world.client();
+    world.engine.client_mut(client).expect("it is there").about.name = "mine".into();
+    world.send(client, &["GET b"]);
+    assert!(world.engine.release(client).is_none(), "it waits for a reply");
+    world.engine.link_input(world.link(7000), b"$1\r\n1\r\n");
+    assert!(world.engine.release(client).is_none(), "it was not told yet");
+    world.turn();
+    world.engine.client_input(client, b"*2\r\n$3\r\nGE");
+    assert!(world.engine.release(client).is_none(), "half a request is here");
+    world.send(client, &["T", "$1", "b"]);
+    world.answers(7000, "$1\r\n2\r\n");
+    assert_eq!(world.told(client), "$1\r\n1\r\n$1\r\n2\r\n");
+    world.pass(Duration::from_millis(10));
+    let given = world.engine.release(client).expect("it is between two requests");
+    assert_eq!(world.engine.client_count(), 0);
+    let key = world.engine.add_client(given);
+    assert_eq!(&*world.engine.client_mut(key).expect("it is there").about.name, "mine");
 }

@@ -215,7 +215,7 @@ impl Engine {
 
     /// Adds what this worker counted to what everybody can read.
     pub(super) fn publish(&self) {
-        self.shared.publish(self.worker, &self.counters, self.clients.len(), self.links.len());
+        self.shared.publish(self.worker, &self.counters, self.links.len());
     }
 
     /// The kernel took `n` bytes of a client's replies.

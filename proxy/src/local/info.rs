@@ -190,7 +190,7 @@ fn portico_value(
         "tcp_port" => shared.port.to_string(),
         "uptime_in_seconds" => uptime.to_string(),
         "uptime_in_days" => (uptime / 86_400).to_string(),
-        "connected_clients" => totals.clients.to_string(),
+        "connected_clients" => shared.clients().to_string(),
         "cluster_connections" | "blocked_clients" | "tracking_clients" | "clients_in_timeout_table" => {
             "0".to_owned()
         }
@@ -209,6 +209,10 @@ fn portico_section(totals: &Totals, masters: usize, shared: &Shared, out: &mut S
     let version = env!("CARGO_PKG_VERSION");
     let _ = write!(out, "# Portico\r\nportico_version:{version}\r\nportico_workers:{}\r\n", shared.workers);
     let _ = write!(out, "portico_masters:{masters}\r\nportico_node_connections:{}\r\n", totals.links);
+    for (worker, load) in shared.loads().enumerate() {
+        let (clients, busy) = (load.clients(), f64::from(load.busy()) / 1000.0);
+        let _ = write!(out, "portico_worker{worker}:clients={clients},busy={busy:.3}\r\n");
+    }
     for (name, value) in totals.counters.named() {
         let _ = write!(out, "portico_{name}:{value}\r\n");
     }

@@ -51,6 +51,12 @@ impl ClientFlags {
         self.0 & other.0 != 0
     }
 
+    /// All other flags.
+    #[must_use]
+    pub const fn inverse(self) -> Self {
+        Self(!self.0)
+    }
+
     /// Both sets of flags.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {

@@ -1,6 +1,6 @@
 //! What all workers share: numbers of clients, and counters that each worker writes alone and a reader adds up.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 macro_rules! counters {
@@ -77,8 +77,44 @@ counters! {
 #[repr(align(128))]
 struct Slot {
     counters: Published,
-    clients: AtomicUsize,
     links: AtomicUsize,
+    load: Load,
+}
+
+/// How much one worker has to do.
+#[derive(Debug, Default)]
+pub struct Load {
+    clients: AtomicUsize,
+    busy: AtomicU32,
+}
+
+impl Load {
+    /// How many clients are with it, or on their way to it.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// How busy it was last, in thousandths of one core's time; up to a second old.
+    #[must_use]
+    pub fn busy(&self) -> u32 {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// A client was given to it.
+    pub fn came(&self) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client is not with it any more.
+    pub fn left(&self) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How busy it was lately, in thousandths of one core's time.
+    pub fn set_busy(&self, busy: u32) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
 }
 
 /// The sum over all workers.
@@ -86,8 +122,6 @@ struct Slot {
 pub struct Totals {
     /// Counters.
     pub counters: Counters,
-    /// Connected clients.
-    pub clients: usize,
     /// Connections to nodes.
     pub links: usize,
 }
@@ -104,6 +138,7 @@ pub struct Shared {
     /// The port that clients connect to.
     pub port: u16,
     next_client: AtomicU64,
+    stopping: AtomicBool,
     slots: Box<[Slot]>,
 }
 
@@ -125,6 +160,7 @@ impl Shared {
             run_id,
             port,
             next_client: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
             slots: (0..workers).map(|_| Slot::default()).collect(),
         }
     }
@@ -134,11 +170,41 @@ impl Shared {
         self.next_client.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Every worker's load, by number.
+    pub fn loads(&self) -> impl Iterator<Item = &Load> {
+        self.slots.iter().map(|slot| &slot.load)
+    }
+
+    /// A worker's load.
+    ///
+    /// # Panics
+    /// There is no such worker.
+    #[must_use]
+    pub fn load(&self, worker: usize) -> &Load {
+        &self.slots[worker].load
+    }
+
+    /// Connected clients.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.loads().map(Load::clients).sum()
+    }
+
+    /// The process was told to end: from now on no worker may be there any more.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the process was told to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
     /// A worker tells its figures.
-    pub fn publish(&self, worker: usize, counters: &Counters, clients: usize, links: usize) {
+    pub fn publish(&self, worker: usize, counters: &Counters, links: usize) {
         if let Some(slot) = self.slots.get(worker) {
             slot.counters.set(counters);
-            slot.clients.store(clients, Ordering::Relaxed);
             slot.links.store(links, Ordering::Relaxed);
         }
     }
@@ -149,7 +215,6 @@ impl Shared {
         let mut totals = Totals::default();
         for slot in &self.slots {
             slot.counters.add_to(&mut totals.counters);
-            totals.clients += slot.clients.load(Ordering::Relaxed);
             totals.links += slot.links.load(Ordering::Relaxed);
         }
         totals

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::Waker;
 
-use super::Accepted;
+use super::Handed;
 use crate::backend::ClientKey;
 use crate::engine::Gather;
 
@@ -13,7 +13,7 @@ use crate::engine::Gather;
 #[derive(Debug)]
 pub enum Message {
     /// Serve this client.
-    Serve(Accepted),
+    Serve(Box<Handed>),
     /// Tell of your clients.
     Gather(Gather),
     /// A worker's answer to [`Message::Gather`].

@@ -96,6 +96,17 @@ impl Stream {
         }
     }
 
+    /// Takes it out of a registry, so that it can be registered in another.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.deregister(registry),
+            Self::Unix(stream) => stream.deregister(registry),
+        }
+    }
+
     /// Closes it so that what was written is delivered: without this, unread input would make the kernel throw
     /// the last reply away.
     pub fn finish(&mut self) {

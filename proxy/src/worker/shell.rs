@@ -12,18 +12,19 @@
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use mio::{Events, Poll, Token};
 use slotmap::{Key, KeyData, SecondaryMap};
 
-use super::{Accepted, Listener, Mailbox, Message, Post, Stream};
+use super::balance::Balance;
+use super::clients::Giving;
+use super::{Listener, Mailbox, Message, Post, Stream};
 use crate::backend::{ClientKey, LinkKey};
 use crate::config::Config;
 use crate::engine::{Effect, Engine};
 use crate::local::client_line;
-use crate::session::{About, ClientFlags};
+use crate::session::ClientFlags;
 use crate::stats::Shared;
 use crate::topology::{RefreshRequests, SharedCluster};
 
@@ -39,8 +40,8 @@ pub const MAILBOX: Token = Token((LINK_BIT | LISTENER_BIT) as usize);
 
 /// A socket and what is known of it.
 #[derive(Debug)]
-struct Socket {
-    stream: Stream,
+pub(super) struct Socket {
+    pub(super) stream: Stream,
     /// There may be something to read.
     readable: bool,
     /// Nothing is read now, by the engine's wish.
@@ -54,8 +55,13 @@ struct Socket {
 }
 
 impl Socket {
-    fn new(stream: Stream, connected: bool) -> Self {
+    pub(super) fn new(stream: Stream, connected: bool) -> Self {
         Self { stream, readable: false, paused: false, writable: connected, ended: false, connected }
+    }
+
+    /// Nothing is known of it that another worker would not find out by itself.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.writable && !self.paused && !self.ended
     }
 }
 
@@ -77,26 +83,27 @@ pub struct ShellOptions {
     pub mailbox: Mailbox,
     /// Every worker's, by number.
     pub posts: Vec<Post>,
-    /// How many clients each worker has.
-    pub loads: Arc<[AtomicUsize]>,
 }
 
 /// One worker thread.
 pub struct Shell {
-    poll: Poll,
-    options: ShellOptions,
-    engine: Engine,
-    clients: SecondaryMap<ClientKey, Socket>,
+    pub(super) poll: Poll,
+    pub(super) options: ShellOptions,
+    pub(super) engine: Engine,
+    pub(super) clients: SecondaryMap<ClientKey, Socket>,
     links: SecondaryMap<LinkKey, Socket>,
     scratch: Box<[u8]>,
     /// Sockets that were not read to the end, for the next turn.
     again: Vec<Token>,
-    stopping: bool,
+    pub(super) stopping: bool,
+    pub(super) balance: Balance,
+    /// Clients are being handed over.
+    pub(super) giving: Option<Giving>,
     dirty_links: Vec<LinkKey>,
     dirty_clients: Vec<ClientKey>,
 }
 
-fn client_token(key: ClientKey) -> Token {
+pub(super) fn client_token(key: ClientKey) -> Token {
     Token((key.data().as_ffi() & !(LINK_BIT | LISTENER_BIT)) as usize)
 }
 
@@ -148,6 +155,8 @@ impl Shell {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             again: Vec::new(),
             stopping: false,
+            balance: Balance::new(Instant::now()),
+            giving: None,
             dirty_links: Vec::new(),
             dirty_clients: Vec::new(),
         })
@@ -167,9 +176,10 @@ impl Shell {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            {
-                let cluster = self.options.cluster.load();
-                self.engine.begin_turn(Instant::now(), &cluster);
+            let now = Instant::now();
+            self.engine.begin_turn(now, &self.options.cluster.load());
+            if let Some(busy) = self.balance.look(now) {
+                self.balance(busy);
             }
             std::mem::swap(&mut again, &mut self.again);
             for token in again.drain(..) {
@@ -200,6 +210,9 @@ impl Shell {
                 if event.is_writable() && !socket.writable {
                     socket.writable = true;
                     self.write_client(key);
+                }
+                if self.giving.is_some() && self.give(key) {
+                    return;
                 }
                 if event.is_readable() || event.is_read_closed() {
                     self.read_client(key, event.is_write_closed());
@@ -233,7 +246,7 @@ impl Shell {
     }
 
     /// Reads a client until there is no more, the engine wants no more, or others have their turn.
-    fn read_client(&mut self, key: ClientKey, broken: bool) {
+    pub(super) fn read_client(&mut self, key: ClientKey, broken: bool) {
         for _ in 0..READS_IN_A_ROW {
             let Some(socket) = self.clients.get_mut(key) else { return };
             if socket.paused {
@@ -331,7 +344,7 @@ impl Shell {
 
     fn forget_client(&mut self, key: ClientKey) {
         if let Some(mut socket) = self.clients.remove(key) {
-            self.options.loads[self.options.worker].fetch_sub(1, Ordering::Relaxed);
+            self.options.shared.load(self.options.worker).left();
             socket.stream.finish();
         }
     }
@@ -453,64 +466,10 @@ impl Shell {
         }
     }
 
-    fn accept(&mut self, index: usize) {
-        loop {
-            let Some(listener) = self.options.listeners.get(index) else { return };
-            match listener.accept(self.options.config.tcp_keepalive) {
-                Ok(accepted) => self.place(accepted),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                Err(error) => {
-                    // Out of descriptors, most likely: those who wait are accepted when somebody else comes.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Gives a new client to the worker with the fewest.
-    fn place(&mut self, mut accepted: Accepted) {
-        let loads: Vec<usize> = self.options.loads.iter().map(|load| load.load(Ordering::Relaxed)).collect();
-        if loads.iter().sum::<usize>() >= self.options.config.maxclients {
-            self.engine.counters.rejected_connections += 1;
-            let _ = accepted.stream.write(b"-ERR max number of clients reached\r\n");
-            return accepted.stream.finish();
-        }
-        self.engine.counters.connections += 1;
-        let least = loads.iter().enumerate().min_by_key(|&(_, load)| load).map_or(0, |(worker, _)| worker);
-        self.options.loads[least].fetch_add(1, Ordering::Relaxed);
-        if least == self.options.worker {
-            self.serve(accepted);
-        } else {
-            self.options.posts[least].send(Message::Serve(accepted));
-        }
-    }
-
-    fn serve(&mut self, accepted: Accepted) {
-        let Accepted { mut stream, peer } = accepted;
-        let about = About {
-            peer,
-            local: stream.local_address(),
-            since: Instant::now(),
-            name: "".into(),
-            lib_name: "".into(),
-            lib_version: "".into(),
-        };
-        let key = self.engine.add_client(about);
-        if let Err(error) = stream.register(self.poll.registry(), client_token(key)) {
-            tracing::warn!(%error, "cannot serve a client");
-            self.options.loads[self.options.worker].fetch_sub(1, Ordering::Relaxed);
-            return self.engine.client_gone(key);
-        }
-        self.clients.insert(key, Socket::new(stream, true));
-    }
-
     fn mail(&mut self) {
         while let Some(message) = self.options.mailbox.next() {
             match message {
-                Message::Serve(accepted) => self.serve(accepted),
+                Message::Serve(handed) => self.serve(*handed),
                 Message::Gather(gather) => {
                     let mut lines = String::new();
                     let now = Instant::now();
