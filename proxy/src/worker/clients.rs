@@ -11,6 +11,7 @@ use super::shell::{Shell, Socket, client_token};
 use super::{Accepted, Message, Stream};
 use crate::backend::ClientKey;
 use crate::session::{About, Client};
+use crate::stats::Load;
 
 /// A client on its way to a worker.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Shell {
     }
 
     fn everybody(&self) -> Vec<Busy> {
-        self.options.shared.loads().map(|load| load.busy()).collect()
+        self.options.shared.loads().map(Load::busy).collect()
     }
 
     fn hand(&mut self, to: usize, handed: Handed) {
