@@ -90,7 +90,7 @@ fn clients_are_shared_under_load_and_come_back() -> Result<()> {
     let (busy, ended) = (AtomicBool::new(true), AtomicBool::new(false));
     let connect = |me: usize| -> Result<Client> {
         let mut client = portico.client()?;
-        client.call(&["HELLO", if me % 2 == 0 { "2" } else { "3" }, "AUTH", "default", "secret"])?;
+        client.call(&["HELLO", if me.is_multiple_of(2) { "2" } else { "3" }, "AUTH", "default", "secret"])?;
         client.call(&["CLIENT", "SETNAME", &format!("client-{me}")])?;
         Ok(client)
     };
