@@ -14,12 +14,13 @@ third part names the processes of the nodes behind it where they are not those o
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import report
 from listeners import listeners
-from load import CELLS, Endpoint, LoadError, check, fill, idle_bytes, load, raise_file_limit
+from load import CELLS, Cell, Endpoint, LoadError, check, fill, idle_bytes, load, raise_file_limit
 from report import Results
 
 IDLE = "idle"
@@ -35,7 +36,8 @@ class Progress:
         self.terminal = sys.stderr.isatty()
 
     def show(self, what: str) -> None:
-        print(f"\r\x1b[K.. {what}" if self.terminal else f".. {what}", end="" if self.terminal else "\n", file=sys.stderr, flush=True)
+        before, after = ("\r\x1b[K", "") if self.terminal else ("", "\n")
+        print(f"{before}.. {what}", end=after, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self.terminal:
@@ -44,7 +46,7 @@ class Progress:
 
 def order(endpoints: list[Endpoint], round_number: int) -> list[Endpoint]:
     """Another one begins each round, and every other round goes backwards: nobody always follows the same one."""
-    first = round_number % len(endpoints)
+    first = round_number % max(1, len(endpoints))
     turned = endpoints[first:] + endpoints[:first]
     return turned[::-1] if round_number % 2 else turned
 
@@ -61,60 +63,60 @@ class Comparison:
 
     def run(self, cells: Iterable[str]) -> Results:
         """Idle connections come first: only a fresh process shows what they take."""
-        cells = list(cells)
-        for cell in (IDLE, "keys"):
-            if cell == "keys" or cell in cells:
-                self._each(cell)
-        loads = [cell for cell in CELLS if cell in cells]
+        wanted = set(cells)
+        if IDLE in wanted:
+            self._idle()
+        loads = [cell for name, cell in CELLS.items() if name in wanted]
+        if loads:
+            self._fill()
         for number, cell in enumerate(loads, start=1):
-            self._load(cell, f"{cell} ({number}/{len(loads)})")
+            self._load(cell, f"{cell.name} ({number}/{len(loads)})")
         self.progress.clear()
         return self.results
 
-    def _each(self, what: str) -> None:
-        for endpoint in list(self.endpoints):
-            self.progress.show(f"{what}: {endpoint.name}")
-            try:
-                check(endpoint.port)
-                if what == IDLE:
-                    self.results.idle[endpoint.name] = idle_bytes(endpoint)
-                else:
-                    fill(endpoint)
-            except LoadError as error:
-                self._failed(what, endpoint, error)
-        if what == IDLE:
-            self._print(report.IDLE_HEAD, report.idle_rows(self.results))
+    def _idle(self) -> None:
+        for endpoint in self.endpoints:
+            self.progress.show(f"idle connections: {endpoint.name}")
+            with self._telling_failures(IDLE, endpoint):
+                self.results.idle[endpoint.name] = idle_bytes(endpoint)
+        self._print(report.IDLE_HEAD, report.idle_rows(self.results))
 
-    def _load(self, name: str, title: str) -> None:
-        cell = CELLS[name]
+    def _fill(self) -> None:
+        for endpoint in self.endpoints:
+            self.progress.show(f"setting keys: {endpoint.name}")
+            with self._telling_failures("keys", endpoint):
+                fill(endpoint)
+
+    def _load(self, cell: Cell, title: str) -> None:
         if cell.connections + DESCRIPTORS_BESIDE_CONNECTIONS > self.descriptors / 2:  # a proxy may need two each
-            most = LoadError(f"{cell.connections} connections, and only {self.descriptors} open files (ulimit -Hn)")
-            for endpoint in self.endpoints:
-                self._failed(name, endpoint, most)
+            self._failed(cell.name, "all", LoadError(f"only {self.descriptors} open files are allowed (ulimit -Hn)"))
             return
         sizes = {}
         for endpoint in self.endpoints:
             self.progress.show(f"{title}, warming up: {endpoint.name}")
-            try:
+            with self._telling_failures(cell.name, endpoint):
                 warm_up = load(endpoint, cell, cell.requests(WARM_UP_REQUESTS, 1), self.timeout)
-                sizes[endpoint.name] = cell.requests(warm_up.rate, self.seconds)
-            except LoadError as error:
-                self._failed(name, endpoint, error)
-        ready = [endpoint for endpoint in self.endpoints if endpoint.name in sizes]
+                sizes[endpoint] = cell.requests(warm_up.rate, self.seconds)
         for number in range(self.rounds):
-            for endpoint in order(ready, number) if ready else []:
+            for endpoint in order(list(sizes), number):
                 self.progress.show(f"{title}, round {number + 1}/{self.rounds}: {endpoint.name}")
-                try:
-                    sample = load(endpoint, cell, sizes[endpoint.name], self.timeout)
-                    self.results.add(name, endpoint.name, number, sample)
-                except LoadError as error:
-                    self._failed(name, endpoint, error)
-        self._print(report.COST_HEAD, report.cost_rows(self.results, name))
+                with self._telling_failures(cell.name, endpoint):
+                    sample = load(endpoint, cell, sizes[endpoint], self.timeout)
+                    self.results.add(cell.name, endpoint.name, number, sample)
+        self._print(report.COST_HEAD, report.cost_rows(self.results, cell.name))
 
-    def _failed(self, what: str, endpoint: Endpoint, error: LoadError) -> None:
+    @contextmanager
+    def _telling_failures(self, what: str, endpoint: Endpoint) -> Iterator[None]:
+        """One endpoint's failure is no reason not to measure the others."""
+        try:
+            yield
+        except LoadError as error:
+            self._failed(what, endpoint.name, error)
+
+    def _failed(self, what: str, endpoint: str, error: LoadError) -> None:
         self.progress.clear()
-        print(f"{endpoint.name}, {what}: {error}", flush=True)
-        self.results.failed(what, endpoint.name, error)
+        print(f"Not measured: {what}, {endpoint}: {error}", flush=True)
+        self.results.failures.append(f"{what}, {endpoint}: {error}")
 
     def _print(self, head: list[str], rows: report.Rows) -> None:
         self.progress.clear()
@@ -176,14 +178,16 @@ def positive(kind: type) -> type:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What every comparison can be told."""
-    parser.add_argument("--cells", type=cells, default=NAMES, metavar="CELL,...", help=f"of {', '.join(NAMES)}; all of them")
+    all_cells = f"of {', '.join(NAMES)}; all of them"
+    parser.add_argument("--cells", type=cells, default=NAMES, metavar="CELL,...", help=all_cells)
     parser.add_argument("--rounds", type=positive(int), default=5, help="turns of each endpoint in each cell (5)")
     parser.add_argument("--seconds", type=positive(float), default=2, help="about how long one turn lasts (2)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("endpoints", nargs="+", metavar="NAME=PORT[:PIDS[:NODES]]", help="the first is compared to each other")
+    form = "NAME=PORT[:PIDS[:NODES]]"
+    parser.add_argument("endpoints", nargs="+", metavar=form, help="the first is compared to each other")
     parser.add_argument("--nodes", type=pids, default=(), metavar="PID,...", help="processes of the nodes behind them")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write all tables there as well")
     add_arguments(parser)

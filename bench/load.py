@@ -142,7 +142,8 @@ def fill(endpoint: Endpoint) -> None:
     try:
         with _connect(endpoint.port) as connection, connection.makefile("rb") as replies:
             for first in range(0, KEYS, batch):
-                connection.sendall(b"".join(encode("SET", f"key:{key:012}", value) for key in range(first, first + batch)))
+                keys = range(first, first + batch)
+                connection.sendall(b"".join(encode("SET", f"key:{key:012}", value) for key in keys))
                 for _ in range(batch):
                     reply = replies.readline()
                     if reply[:1] not in (b"+", b"$"):
@@ -162,7 +163,7 @@ def load(endpoint: Endpoint, cell: Cell, requests: int, timeout: float) -> Sampl
         raise LoadError(f"{requests} requests were not answered within {timeout:.0f} s") from error
     own, nodes = processor_ns(endpoint.pids) - own, processor_ns(endpoint.nodes) - nodes
     if "Error from server" in run.stdout + run.stderr or run.returncode != 0:
-        raise LoadError((run.stdout + run.stderr).strip().splitlines()[-1] if run.stdout + run.stderr else "no output")
+        raise LoadError(f"redis-benchmark said {(run.stdout + run.stderr)[-200:].strip()!r}")
     rate, p50, p99 = _figures(run.stdout)
     return Sample(rate, p50, p99, own / requests / 1e3, nodes / requests / 1e3)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from load import LoadError, Sample
+from load import Sample
 
 Rows = list[list[str]]
 
@@ -26,9 +26,6 @@ class Results:
 
     def add(self, cell: str, endpoint: str, round_number: int, sample: Sample) -> None:
         self.samples.setdefault(cell, {}).setdefault(endpoint, {})[round_number] = sample
-
-    def failed(self, cell: str, endpoint: str, error: LoadError) -> None:
-        self.failures.append(f"{cell}, {endpoint}: {error}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +120,7 @@ IDLE_HEAD = ["endpoint", "bytes an idle connection", "goal"]
 
 
 def idle_rows(results: Results) -> Rows:
+    """A line an endpoint; the subject has a goal."""
     return [
         [endpoint, f"{size:,.0f}", verdict(size, GOAL_IDLE_BYTES) if endpoint == results.subject else ""]
         for endpoint, size in results.idle.items()
@@ -156,15 +154,13 @@ def circumstances() -> list[str]:
 def text(head: list[str], rows: Rows) -> str:
     """A table for the terminal: names to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows)]
-    lines = []
-    for row in [head, *rows]:
-        left = row[:2] if len(head) > 3 else row[:1]
-        cells = [
-            word.ljust(width) if index < len(left) or index == len(head) - 1 and head[-1] == "goal" else word.rjust(width)
-            for index, (word, width) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    figures = [all(row[column][:1].isdigit() or row[column] == "-" for row in rows) for column in range(len(head))]
+
+    def line(row: list[str]) -> str:
+        columns = zip(row, widths, figures)
+        return "  ".join(word.rjust(width) if right else word.ljust(width) for word, width, right in columns).rstrip()
+
+    return "\n".join(map(line, [head, *rows]))
 
 
 def markdown_table(head: list[str], rows: Rows) -> str:

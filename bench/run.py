@@ -2,14 +2,14 @@
 """make bench: Portico and other proxies on this machine, on one throwaway cluster, and what a request costs each.
 
 Starts three masters without persistence, a standalone node for the proxies that know no cluster, Portico, and what is
-installed of: the floor (bench/floor.c), Envoy, HAProxy in TCP mode, twemproxy. Compares them (bench/compare.py), ends all
-that it started, and writes the tables to FOLDER/result.md. What cannot be started is named and left out.
+installed of: the floor (bench/floor.c), Envoy, HAProxy in TCP mode, twemproxy. Compares them (bench/compare.py), ends
+all that it started, and writes the tables to FOLDER/result.md. What cannot be started is named and left out.
 
-Any other proxy in front of the cluster takes part as well. Started by this program, {node} standing for a node's address:
+Any other proxy in front of the cluster takes part as well. Started by this program, {node} being a node's address:
 
     run.py --peer-command "predixy=7790:predixy predixy.conf"
 
-or by somebody, before or during the pause that --wait makes; whoever listens at the port is measured, or the pids named:
+or by somebody, before or in the pause that --wait makes; whoever listens at the port is measured, or the pids named:
 
     run.py --base-port 7700 --wait --peer predixy=7790
 """
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def base_port(wanted: int | None) -> int:
 
     if wanted is not None:
         if not free(wanted):
-            raise StartError(f"not all ports from {wanted + 1} to {wanted + PORTS - 1} are free; without --base-port some are found")
+            ports = f"{wanted + 1} to {wanted + PORTS - 1}, and {wanted + BUS + 1} to {wanted + BUS + MASTERS}"
+            raise StartError(f"the ports from {ports}, are not all free; without --base-port some are found")
         return wanted
     for base in range(FIRST_PORT, LAST_PORT, PORTS):
         if free(base):
@@ -103,6 +105,13 @@ def start_standalone(stage: Stage, base: int) -> Nodes:
     return nodes
 
 
+def pause() -> None:
+    try:
+        input("Start your peers in front of the cluster, then press Enter: ")
+    except EOFError as error:
+        raise StartError("--wait needs a terminal to wait for Enter at") from error
+
+
 class Bench:
     """One run: the nodes, and the endpoints in front of them."""
 
@@ -117,22 +126,21 @@ class Bench:
         found = [self._portico()]
         for number, name in enumerate(self.options.only):
             port = self.base + MASTERS + 3 + number
-            self._add(found, name, lambda: self._peer(name, port))
+            self._add(found, name, self._peer, name, port)
         for text in self.options.peer_command:
-            name = text.partition("=")[0]
-            self._add(found, name, lambda: self._peer_command(text))
+            self._add(found, text.partition("=")[0], self._peer_command, text)
         if self.options.wait:
-            input("Start your peers in front of the cluster, then press Enter: ")
+            pause()
         for text in self.options.peer:
-            name = text.partition("=")[0]
-            self._add(found, name, lambda: self._given(text))
+            self._add(found, text.partition("=")[0], self._given, text)
         return found
 
-    def _add(self, found: list[Endpoint], name: str, start) -> None:
+    def _add(self, found: list[Endpoint], name: str, start: Callable[..., Endpoint], *arguments: str | int) -> None:
+        """A peer that is missing is no reason not to compare the others."""
         try:
             if name in (endpoint.name for endpoint in found):
                 raise StartError("there is one of that name already")
-            found.append(start())
+            found.append(start(*arguments))
         except (StartError, LoadError) as error:
             print(f"Without {name}: {error}", flush=True)
 
@@ -178,17 +186,20 @@ def peers(text: str) -> list[str]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/portico", help="Portico, built for release")
-    parser.add_argument("--folder", type=Path, default=ROOT / "target/bench", help="for the result, and where venv/bin/envoy is")
-    parser.add_argument("--portico-args", default="", metavar="ARGS", help='settings of Portico: "--workers 1"')
-    parser.add_argument("--only", type=peers, default=list(PEERS), metavar="PEER,...", help=f"of {', '.join(PEERS)}; all of them")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PORT[:PID,...]", help="one that runs, or will after --wait")
-    parser.add_argument("--peer-command", action="append", default=[], metavar="NAME=PORT:COMMAND", help="one to start")
-    parser.add_argument("--wait", action="store_true", help="pause when the cluster is there, for peers to be started")
-    parser.add_argument("--base-port", type=int, metavar="PORT", help="the nodes listen from the port after this one on")
+    add = parser.add_argument
+    add("--binary", type=Path, default=ROOT / "target/release/portico", help="Portico, built for release")
+    add("--folder", type=Path, default=ROOT / "target/bench", help="for the result, and where venv/bin/envoy is")
+    add("--portico-args", default="", metavar="ARGS", help='settings of Portico, as in --portico-args="--workers 1"')
+    add("--only", type=peers, default=list(PEERS), metavar="PEER,...", help=f"of {', '.join(PEERS)}; all of them")
+    add("--peer", action="append", default=[], metavar="NAME=PORT[:PID,...]", help="one that runs, also after --wait")
+    add("--peer-command", action="append", default=[], metavar="NAME=PORT:COMMAND", help="one to start")
+    add("--wait", action="store_true", help="pause when the cluster is there, for peers to be started")
+    add("--base-port", type=int, metavar="PORT", help="the nodes listen from the port after this one on")
     compare.add_arguments(parser)
     options = parser.parse_args()
     options.binary, options.folder = options.binary.resolve(), options.folder.resolve()
+    if not options.binary.exists():
+        parser.error(f"there is no {options.binary}: cargo build --release -p portico")
     return options
 
 

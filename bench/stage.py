@@ -26,12 +26,16 @@ class Stage(ExitStack):
         self.folder = folder
 
     def start(self, name: str, command: list[str]) -> subprocess.Popen:
-        """In a session of its own, so that Ctrl-C leaves it to us to end it."""
+        """In a session of its own, so that Ctrl-C leaves it to us to end it, and where we were called."""
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             try:
                 process = subprocess.Popen(
-                    command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise StartError(f"{command[0]}: {error.strerror}") from error
