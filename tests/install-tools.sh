@@ -11,11 +11,16 @@ declare -A packages=(
     [npm]=npm
     [cc]=build-essential
     [venv]=python3-venv
+    [haproxy]=haproxy
+    [nutcracker]=nutcracker
 )
 declare -A versions=(
     [redis-server]="7.0 or later" [redis-benchmark]="7.0 or later, it comes with Redis" [python3]="3.10 or later"
     [node]="18 or later" [npm]="it comes with Node.js" [cc]="any C compiler, to link with" [venv]="Python's module"
+    [haproxy]="2.4 or later" [nutcracker]="0.5, it is twemproxy's program"
 )
+# Where Debian puts servers, and where a user's PATH does not look.
+PATH=$PATH:/usr/sbin
 
 present() {
     case $1 in
