@@ -85,8 +85,8 @@ impl Engine {
     fn serve_with(&mut self, key: ClientKey, bytes: &[u8], scanner: &mut RequestScanner) -> usize {
         let cluster = Arc::clone(&self.cluster);
         let mut at = 0;
+        let mut limits = self.limits_of(key);
         while at < bytes.len() {
-            let limits = self.limits_of(key);
             let rest = &bytes[at..];
             let (len, flow) = match scanner.scan(rest, &limits) {
                 Ok(Scan::Complete { len }) => {
@@ -129,6 +129,7 @@ impl Engine {
                     at += len;
                     if let Some(client) = self.clients.get_mut(key) {
                         client.stall = None;
+                        limits.authenticated = client.flags.has(ClientFlags::AUTHENTICATED);
                     }
                 }
                 Flow::Wait(stall) => {

@@ -6,7 +6,7 @@ use portico_slots::NodeId;
 use super::{Engine, LARGE, LinkState};
 use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
 use crate::plan::{Action, Event, Facts, decide};
-use crate::session::{ClientFlags, Pending, PendingFlags};
+use crate::session::{ClientFlags, Pending, PendingFlags, Work};
 
 impl Engine {
     /// Bytes from a node. Returns whether it may be read on.
@@ -167,16 +167,16 @@ impl Engine {
         if pending.flags.has(PendingFlags::MULTI_KEY) {
             client.multi_key -= 1;
         }
-        const LOOK: ClientFlags = ClientFlags::CAREFUL.with(ClientFlags::STALLED);
-        if client.flags.any(LOOK) {
-            self.look_again(key);
-        }
-        let Some(client) = self.clients.get_mut(key) else { return };
         if client.flags.set(ClientFlags::DIRTY) {
             self.dirty_clients.push(key);
         }
-        let Some(work) = client.work.as_deref() else { return };
-        if work.reply_bytes() as u64 > self.config.client_output_buffer_limit {
+        const LOOK: ClientFlags = ClientFlags::CAREFUL.with(ClientFlags::STALLED);
+        let look = client.flags.any(LOOK);
+        let held = client.work.as_deref().map_or(0, Work::reply_bytes);
+        if look {
+            self.look_again(key);
+        }
+        if held as u64 > self.config.client_output_buffer_limit {
             self.over_limit(key);
         }
     }

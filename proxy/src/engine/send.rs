@@ -7,7 +7,7 @@ use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
 use crate::command::{Command, Flags};
 use crate::config::PipelineOrder;
 use crate::plan::Refusal;
-use crate::session::{ClientFlags, Pending, PendingFlags, Stall};
+use crate::session::{Client, ClientFlags, Pending, PendingFlags, Stall, Work};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,71 @@ impl Traits {
     }
 }
 
+/// Where a request would go.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    slot: Slot,
+    link: LinkKey,
+    /// Some slot is being moved.
+    guarded: bool,
+    order: PipelineOrder,
+}
+
+/// Why a client's request has to wait before it may go to its place, if it has to. `open`: whether the slot is.
+#[inline]
+fn gate(client: &Client, place: Place, traits: Traits, open: impl FnOnce() -> bool) -> Option<Stall> {
+    let work = client.work.as_deref()?;
+    let outstanding = work.queue.outstanding_count();
+    if outstanding == 0 {
+        return None;
+    }
+    if outstanding >= Engine::MOST_OUTSTANDING {
+        return Some(Stall::Order);
+    }
+    match place.order {
+        PipelineOrder::Signal => {
+            if traits.signal && client.writes > 0 && client.write_link != place.link {
+                return Some(Stall::Order);
+            }
+        }
+        PipelineOrder::Slot => {}
+        PipelineOrder::Strict => {
+            let mut others = work.queue.outstanding();
+            if others.any(|(_, other)| other.link != place.link || other.flags.has(PendingFlags::FAN)) {
+                return Some(Stall::Order);
+            }
+        }
+    }
+    if client.flags.has(ClientFlags::CAREFUL) || place.guarded || client.multi_key > 0 {
+        return gate_carefully(client, work, place, traits, open());
+    }
+    None
+}
+
+/// A session's outstanding requests on one slot are all on one connection, and one at a time on an open slot.
+///
+/// Whether a slot is open is known only after something was refused there. A source that refuses a request with
+/// several keys (one has moved) still runs a later one whose keys it has; so nothing is sent behind a request
+/// with several keys, on its slot, but what is sure to be refused alike: the same keys. Reads pass each other.
+#[cold]
+fn gate_carefully(client: &Client, work: &Work, place: Place, traits: Traits, open: bool) -> Option<Stall> {
+    if !work.parked.is_empty() {
+        return Some(Stall::Order);
+    }
+    let careful = client.flags.has(ClientFlags::CAREFUL);
+    let reads = traits.flags.has(RequestFlags::READONLY);
+    let conflict = work.queue.outstanding().any(|(_, pending)| {
+        let fan = pending.flags.has(PendingFlags::FAN);
+        let same_slot = fan || pending.slot == place.slot;
+        let passes = reads && !pending.flags.has(PendingFlags::WRITE)
+            || traits.keys != 0 && pending.keys() == traits.keys;
+        fan && (open || careful)
+            || !fan && pending.slot == place.slot && (open || pending.link != place.link)
+            || same_slot && pending.flags.has(PendingFlags::MULTI_KEY) && !passes
+    });
+    conflict.then_some(Stall::Order)
+}
+
 impl Engine {
     /// Unanswered bytes on one connection above which its clients wait.
     const MOST_ON_LINK: usize = 8 << 20;
@@ -86,15 +151,22 @@ impl Engine {
     /// Sends a request to its slot's owner.
     #[inline]
     pub(super) fn send(&mut self, key: ClientKey, slot: Slot, traits: Traits, request: &[u8]) -> Flow {
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
         let Some(owner) = self.cluster.topology.owner(slot) else { return self.unreachable(key, slot) };
-        let Some(link_key) = self.route(client.protocol(), owner) else { return self.unreachable(key, slot) };
-        if let Some(stall) = self.gate(key, slot, link_key, traits) {
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let protocol = client.protocol();
+        let link_key = self.routes[Self::side(protocol)][usize::from(owner)];
+        let Some(link) = self.links.get_mut(link_key) else {
+            self.route(protocol, owner);
+            return self.unreachable(key, slot);
+        };
+        if link.pipe.outstanding_bytes() > Self::MOST_ON_LINK {
+            return Flow::Wait(Stall::Backpressure);
+        }
+        let open = || self.cluster.topology.is_open(slot) || self.opened.contains_key(&slot);
+        let place = Place { slot, link: link_key, guarded: self.guarded, order: self.config.pipeline_order };
+        if let Some(stall) = gate(client, place, traits, open) {
             return Flow::Wait(stall);
         }
-        let (Some(client), Some(link)) = (self.clients.get_mut(key), self.links.get_mut(link_key)) else {
-            return Flow::Close;
-        };
         let Some(work) = client.work.as_deref_mut() else { return Flow::Close };
         let flags = traits.pending();
         let seq = work.queue.push(Pending::sent(link_key, slot, flags).with_keys(traits.keys));
@@ -117,71 +189,6 @@ impl Engine {
             self.dirty_links.push(link_key);
         }
         Flow::Done
-    }
-
-    /// Why a request on `slot` has to wait before it may go onto `link`, if it has to.
-    #[inline]
-    fn gate(&self, key: ClientKey, slot: Slot, link_key: LinkKey, traits: Traits) -> Option<Stall> {
-        let client = self.clients.get(key)?;
-        let outstanding = client.work.as_deref().map_or(0, |work| work.queue.outstanding_count());
-        if self.links.get(link_key).is_some_and(|link| link.pipe.outstanding_bytes() > Self::MOST_ON_LINK) {
-            return Some(Stall::Backpressure);
-        }
-        if outstanding == 0 {
-            return None;
-        }
-        if outstanding >= Self::MOST_OUTSTANDING {
-            return Some(Stall::Order);
-        }
-        match self.config.pipeline_order {
-            PipelineOrder::Signal => {
-                if traits.signal && client.writes > 0 && client.write_link != link_key {
-                    return Some(Stall::Order);
-                }
-            }
-            PipelineOrder::Slot => {}
-            PipelineOrder::Strict => {
-                let elsewhere = |work: &crate::session::Work| {
-                    work.queue
-                        .outstanding()
-                        .any(|(_, p)| p.link != link_key || p.flags.has(PendingFlags::FAN))
-                };
-                if client.work.as_deref().is_some_and(elsewhere) {
-                    return Some(Stall::Order);
-                }
-            }
-        }
-        if client.flags.has(ClientFlags::CAREFUL) || self.guarded || client.multi_key > 0 {
-            return self.gate_carefully(key, slot, link_key, traits);
-        }
-        None
-    }
-
-    /// A session's outstanding requests on one slot are all on one connection, and one at a time on an open slot.
-    ///
-    /// Whether a slot is open is known only after something was refused there. A source that refuses a request with
-    /// several keys (one has moved) still runs a later one whose keys it has; so nothing is sent behind a request
-    /// with several keys, on its slot, but what is sure to be refused alike: the same keys. Reads pass each other.
-    #[cold]
-    fn gate_carefully(&self, key: ClientKey, slot: Slot, link_key: LinkKey, traits: Traits) -> Option<Stall> {
-        let client = self.clients.get(key)?;
-        let work = client.work.as_deref()?;
-        if !work.parked.is_empty() {
-            return Some(Stall::Order);
-        }
-        let open = self.is_open(slot);
-        let careful = client.flags.has(ClientFlags::CAREFUL);
-        let reads = traits.flags.has(RequestFlags::READONLY);
-        let conflict = work.queue.outstanding().any(|(_, pending)| {
-            let fan = pending.flags.has(PendingFlags::FAN);
-            let same_slot = fan || pending.slot == slot;
-            let passes = reads && !pending.flags.has(PendingFlags::WRITE)
-                || traits.keys != 0 && pending.keys() == traits.keys;
-            fan && (open || careful)
-                || !fan && pending.slot == slot && (open || pending.link != link_key)
-                || same_slot && pending.flags.has(PendingFlags::MULTI_KEY) && !passes
-        });
-        conflict.then_some(Stall::Order)
     }
 
     /// Whether a slot is being moved, as far as is known.
