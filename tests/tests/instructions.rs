@@ -1,9 +1,10 @@
 //! What the engine costs a request, in instructions: they are the same however busy the machine is.
 //!
 //! `engine-cost` is built as the program is that people run (the release profile): what another profile inlines, or
-//! does not, would be guarded instead. Figures are told in the last digit by the same compiler on the same sources,
-//! so a few per cent are a change of the code. Another compiler may inline otherwise: it has a wider margin, with
-//! which a gross loss still fails; another architecture's instructions cannot be compared at all.
+//! does not, would be guarded instead. The same compiler on the same sources gives the same figures to the last digit,
+//! on every processor, for valgrind shows all of them as the same one; so two per cent are a change of the code.
+//! Another compiler may inline otherwise: it has a wider margin, with which a gross loss still fails. Another
+//! architecture's instructions cannot be compared at all; the test says so and passes.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use portico_tests::Costs;
 
-const MARGIN: f64 = 0.03;
+const MARGIN: f64 = 0.02;
 const OTHER_COMPILER: f64 = 0.15;
 
 fn run(command: &mut Command) -> Result<String> {
