@@ -13,14 +13,15 @@ FUZZ_SECONDS ?= 60
 # What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
-.PHONY: help demo test lint build clients bench tools-demo tools-test tools-bench fuzz clean
+.PHONY: help demo test lint build clients bench record-costs tools-demo tools-test tools-bench fuzz clean
 
 help:
-	@echo "make demo   a throwaway cluster with Portico in front; Ctrl-C ends it (ARGS=\"--replicas 1\")"
-	@echo "make test   format, lints, and every test, with real servers and real clients"
-	@echo "make bench  what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16 --rounds 3\")"
-	@echo "make fuzz   the fuzz targets, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs cargo-fuzz and a nightly compiler"
-	@echo "make clean  removes all that was built"
+	@echo "make demo          a throwaway cluster with Portico in front; Ctrl-C ends it (ARGS=\"--replicas 1\")"
+	@echo "make test          format, lints, and every test, with real servers and real clients"
+	@echo "make bench         what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16\")"
+	@echo "make record-costs  records anew what a request costs (tests/cost); make test compares with it"
+	@echo "make fuzz          the fuzz targets, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs cargo-fuzz and a nightly compiler"
+	@echo "make clean         removes all that was built"
 	@echo "demo, test and bench install what they miss where apt-get exists, and say what it is elsewhere."
 
 demo: tools-demo
@@ -42,11 +43,19 @@ lint: tools-test
 	cargo clippy --workspace --all-targets -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check; fi
 
-# The binary first: the end-to-end tests start it.
+# The binary first: the end-to-end tests start it. engine-cost is measured as it is released.
 build: tools-test
 	@echo "== Building (debug)"
 	cargo build -p portico
 	cargo test --workspace --no-run --quiet
+	@echo "== Building (release, what instructions are counted of)"
+	cargo build --release -p portico-tests --bin engine-cost
+
+# What is recorded depends on nothing but the sources and the compiler: any machine will do.
+record-costs: tools-test
+	cargo build -p portico
+	RECORD_COSTS=1 cargo test -p portico-tests --test instructions --test system_calls -- --nocapture
+	git --no-pager diff --stat -- tests/cost
 
 bench: tools-bench $(BENCH)/venv/requirements.txt
 	@echo "== Building (release)"
@@ -65,7 +74,7 @@ tools-demo:
 	@tests/install-tools.sh cargo redis-server
 
 tools-test:
-	@tests/install-tools.sh cargo redis-server redis-benchmark python3 node npm
+	@tests/install-tools.sh cargo redis-server redis-benchmark python3 node npm valgrind strace
 
 # Each of the other proxies may be missing.
 tools-bench:

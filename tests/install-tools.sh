@@ -9,6 +9,8 @@ declare -A packages=(
     [python3]=python3
     [node]=nodejs
     [npm]=npm
+    [valgrind]=valgrind
+    [strace]=strace
     [cc]=build-essential
     [venv]=python3-venv
     [haproxy]=haproxy
@@ -16,7 +18,8 @@ declare -A packages=(
 )
 declare -A versions=(
     [redis-server]="7.0 or later" [redis-benchmark]="7.0 or later, it comes with Redis" [python3]="3.10 or later"
-    [node]="18 or later" [npm]="it comes with Node.js" [cc]="any C compiler, to link with" [venv]="Python's module"
+    [node]="18 or later" [npm]="it comes with Node.js" [valgrind]="any version" [strace]="any version"
+    [cc]="any C compiler, to link with" [venv]="Python's module"
     [haproxy]="2.4 or later" [nutcracker]="0.5, it is twemproxy's program"
 )
 # Where Debian puts servers, and where a user's PATH does not look.

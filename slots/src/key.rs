@@ -1,6 +1,7 @@
 //! From a key to its slot: hash tag, CRC16, modulo 16384.
 
 use crc16::{State, XMODEM};
+use memchr::memchr;
 
 /// Number of slots of a Redis Cluster; slots are `0..SLOT_COUNT`.
 pub const SLOT_COUNT: u16 = 16384;
@@ -13,9 +14,9 @@ pub type Slot = u16;
 #[inline]
 #[must_use]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
-    let Some(open) = key.iter().position(|&b| b == b'{') else { return key };
+    let Some(open) = memchr(b'{', key) else { return key };
     let inside = &key[open + 1..];
-    match inside.iter().position(|&b| b == b'}') {
+    match memchr(b'}', inside) {
         None | Some(0) => key,
         Some(close) => &inside[..close],
     }

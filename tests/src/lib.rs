@@ -5,6 +5,7 @@
 
 mod cases;
 mod client;
+mod costs;
 pub mod live;
 mod process;
 mod random;
@@ -13,6 +14,7 @@ mod words;
 
 pub use cases::Case;
 pub use client::{Client, encode, encode_line};
+pub use costs::Costs;
 pub use process::{Binary, Portico};
 pub use random::Random;
 pub use reply::{Frame, canonical, shape, show};

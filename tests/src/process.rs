@@ -41,7 +41,19 @@ impl Binary {
     /// # Errors
     /// As [`Binary::path`].
     pub fn command() -> Result<Command> {
-        let mut command = Command::new(Self::path()?);
+        Self::command_under(None)
+    }
+
+    /// A command to run it by another program, whose last argument it is.
+    fn command_under(wrapper: Option<Command>) -> Result<Command> {
+        let path = Self::path()?;
+        let mut command = match wrapper {
+            Some(mut wrapper) => {
+                wrapper.arg(path);
+                wrapper
+            }
+            None => Command::new(path),
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PORTICO_") || name.to_string_lossy().starts_with("REDIS_")
             {
@@ -79,11 +91,23 @@ impl Portico {
     /// # Errors
     /// As [`Portico::start`].
     pub fn start_at(nodes: &[Address], flags: &[&str]) -> Result<Self> {
+        Self::start_under(None, nodes, flags)
+    }
+
+    /// Starts it in front of all the cluster's nodes by `wrapper`, a program that becomes it (`strace -D`).
+    ///
+    /// # Errors
+    /// As [`Portico::start`].
+    pub fn start_by(wrapper: Command, cluster: &Cluster, flags: &[&str]) -> Result<Self> {
+        Self::start_under(Some(wrapper), &cluster.seeds(), flags)
+    }
+
+    fn start_under(wrapper: Option<Command>, nodes: &[Address], flags: &[&str]) -> Result<Self> {
         let port = Port::reserve()?;
         let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
         let log = File::create(folder.path().join("log"))?;
         let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-        let mut command = Binary::command()?;
+        let mut command = Binary::command_under(wrapper)?;
         command.args(["--port", &port.number().to_string(), "--nodes", &nodes.join(",")]);
         // A worker for each core would only take turns with the servers.
         if !flags.contains(&"--workers") {
