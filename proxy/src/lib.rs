@@ -4,6 +4,10 @@
 
 pub mod config;
 
+pub mod sandbox;
+
+pub mod logging;
+
 pub mod command;
 
 pub mod plan;
@@ -25,5 +29,3 @@ pub mod worker;
 pub mod serve;
 
 pub mod cli;
-pub mod logging;
-pub mod sandbox;

@@ -100,23 +100,18 @@ impl Engine {
         fan.remaining = fan.parts.parts.len();
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
         for (part, (slot, keys)) in groups.parts().enumerate() {
-            let Ok(link) = self.ready_again(key, cluster, slot) else { continue };
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
-            self.send_part(link, entry, |out| Split::encode(request, args, step, keys, out));
+            let encode = |out: &mut Vec<u8>| Split::encode(request, args, step, keys, out);
+            match cluster.topology.owner(slot).and_then(|owner| self.route(protocol, owner)) {
+                Some(link) => self.send_part(link, entry, encode),
+                None => {
+                    let mut part = Vec::new();
+                    encode(&mut part);
+                    self.park_part(entry, part);
+                }
+            }
         }
         Flow::Done
-    }
-
-    /// The connection that `ready` found a moment ago.
-    fn ready_again(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        slot: Slot,
-    ) -> Result<crate::backend::LinkKey, ()> {
-        let protocol = self.clients.get(key).ok_or(())?.protocol();
-        let owner = cluster.topology.owner(slot).ok_or(())?;
-        self.route(protocol, owner).ok_or(())
     }
 
     /// A command for the whole keyspace: one part a node.
@@ -156,18 +151,17 @@ impl Engine {
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
         for (part, (node, slot)) in targets.into_iter().enumerate() {
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
-            self.send_to_node(entry, cluster, node, request);
+            self.send_to_node(entry, node, request);
         }
         Flow::Done
     }
 
-    fn send_to_node(&mut self, entry: InFlight, cluster: &Cluster, node: NodeIndex, request: &[u8]) {
+    fn send_to_node(&mut self, entry: InFlight, node: NodeIndex, request: &[u8]) {
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let protocol = client.protocol();
         if let Some(link) = self.route(protocol, node) {
             return self.send_part(link, entry, |out| out.extend_from_slice(request));
         }
-        let _ = cluster;
         self.park_part(entry, request.to_vec());
     }
 
@@ -228,8 +222,7 @@ impl Engine {
         entry.flags = entry.flags.without(RequestFlags::RETRY);
         match self.cluster.topology.index_of(&node) {
             Some(node) => {
-                let cluster = std::sync::Arc::clone(&self.cluster);
-                self.send_to_node(entry, &cluster, node, request);
+                self.send_to_node(entry, node, request);
             }
             None => self.park_part(entry, request.to_vec()),
         }
