@@ -44,10 +44,10 @@ impl Costs {
             return Ok(());
         };
         if made_with != self.made_with {
+            let percent = margin * 100.0;
             println!(
-                "Another {made_with} made the record, this is {}: {}% apart may be",
-                self.made_with,
-                margin * 100.0
+                "The record was made with {made_with}, this with {}: {percent}% apart may be",
+                self.made_with
             );
         }
         self.compare(&record, margin)

@@ -15,7 +15,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use portico::sandbox::{Cluster, ClusterOptions};
+use portico::sandbox::{Cluster, ClusterOptions, Server};
 use portico_tests::{Client, Costs, Portico, Random, encode, show};
 use tempfile::TempDir;
 
@@ -151,12 +151,12 @@ impl World {
     }
 
     fn stop_nodes(&self) -> Result<()> {
-        self.cluster.nodes().iter().try_for_each(|node| node.pause())?;
+        self.cluster.nodes().iter().try_for_each(Server::pause)?;
         wait_for(&self.nodes, "tT")
     }
 
     fn run_nodes(&self) -> Result<()> {
-        self.cluster.nodes().iter().try_for_each(|node| node.resume())?;
+        self.cluster.nodes().iter().try_for_each(Server::resume)?;
         wait_for(&self.nodes, "S")
     }
 
