@@ -3,7 +3,7 @@
 //! `engine-cost` is built as the program is that people run (the release profile): what another profile inlines, or
 //! does not, would be guarded instead (without link-time optimisation a GET takes 3% more, and it builds no faster). The
 //! same compiler on the same sources gives the same figures but for half a per cent, which is where the heap happens to
-//! lie, so that two per cent are a change of the code. Another compiler may inline otherwise: it has a wider margin,
+//! lie, so that three per cent are a change of the code. Another compiler may inline otherwise: it has a wider margin,
 //! with which a gross loss still fails. Another architecture's instructions cannot be compared at all; the test says so
 //! and passes.
 
@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use portico_tests::Costs;
 
-const MARGIN: f64 = 0.02;
+const MARGIN: f64 = 0.03;
 const OTHER_COMPILER: f64 = 0.15;
 
 fn run(command: &mut Command) -> Result<String> {
