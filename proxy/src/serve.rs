@@ -113,7 +113,7 @@ fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for bind in config.bind.iter().filter(|_| config.port != 0) {
         let address = (bind.address, config.port).into();
-        match Listener::tcp(address, config.tcp_backlog) {
+        match Listener::tcp(address, config.tcp_backlog, config.tcp_keepalive) {
             Ok(listener) => listeners.push(listener),
             Err(error) if bind.optional && is_absent(&error) => {
                 tracing::debug!(%address, %error, "an optional address is not there");

@@ -199,6 +199,17 @@ type Length = Option<(Option<u64>, usize)>;
 /// Reads the length line whose type is at `at`.
 #[inline]
 pub(crate) fn length(buf: &[u8], at: usize) -> Result<Length, ReplyError> {
+    // One or two digits, which is nearly all of them, without a loop.
+    match *buf.get(at + 1..).unwrap_or_default() {
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((Some(u64::from(a - b'0')), at + 4))),
+        [a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Ok(Some((Some(u64::from(a - b'0') * 10 + u64::from(b - b'0')), at + 5)))
+        }
+        _ => any_length(buf, at),
+    }
+}
+
+fn any_length(buf: &[u8], at: usize) -> Result<Length, ReplyError> {
     let text = buf.get(at + 1..).unwrap_or_default();
     let mut number = 0_u64;
     for (i, &byte) in text.iter().take(LENGTH_DIGITS).enumerate() {

@@ -98,7 +98,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting::new(
         "workers",
         "threads",
-        "Most threads that serve clients; one a core unless told otherwise",
+        "Most threads that serve clients, one a core unless told otherwise; as many serve as the load needs",
         |config, text| number(text, 1..=MAX_WORKERS).map(|workers| config.workers = workers),
         |config| config.workers.to_string(),
     )

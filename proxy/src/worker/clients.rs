@@ -35,7 +35,7 @@ impl Shell {
     pub(super) fn accept(&mut self, index: usize) {
         loop {
             let Some(listener) = self.options.listeners.get(index) else { return };
-            match listener.accept(self.options.config.tcp_keepalive) {
+            match listener.accept() {
                 Ok(accepted) => self.place(accepted),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error)

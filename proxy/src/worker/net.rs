@@ -136,17 +136,19 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Binds to a TCP address.
+    /// Binds to a TCP address. What is set here, accepted connections have too (tcp(7), "Socket options").
     ///
     /// # Errors
     /// The address is in use, not ours, or not permitted.
-    pub fn tcp(address: SocketAddr, backlog: u32) -> io::Result<Self> {
+    pub fn tcp(address: SocketAddr, backlog: u32, keepalive: Duration) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        set_keepalive(&SockRef::from(&socket), keepalive)?;
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(Self::Tcp(TcpListener::from_std(socket.into())))
@@ -181,13 +183,10 @@ impl Listener {
     ///
     /// # Errors
     /// As `accept`; `WouldBlock` when there is none.
-    pub fn accept(&self, keepalive: Duration) -> io::Result<Accepted> {
+    pub fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
-                // A client that is gone already is found out when it is read.
-                let _ = stream.set_nodelay(true);
-                let _ = set_keepalive(&SockRef::from(&stream), keepalive);
                 Ok(Accepted { stream: Stream::Tcp(stream), peer: Some(peer) })
             }
             Self::Unix(listener) => {
