@@ -89,6 +89,8 @@ impl Shell {
 
     /// Serves a client from now on.
     pub(super) fn serve(&mut self, handed: Handed) {
+        // Its key may take the place of one whose socket is still to be closed.
+        self.engine.take_effects().into_iter().for_each(|effect| self.carry_out(effect));
         let Handed { mut stream, client } = handed;
         let key = self.engine.add_client(client);
         if let Err(error) = stream.register(self.poll.registry(), client_token(key)) {

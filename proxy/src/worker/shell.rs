@@ -420,7 +420,7 @@ impl Shell {
         self.engine.client_told(key, told);
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::OpenLink(key, address) => {
                 let opened =
