@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions};
 use portico_tests::Portico;
-use portico_tests::live::{Load, Losses, Plan, Settings, check, fail_over, shards, tags_in};
+use portico_tests::live::{Load, Losses, Plan, check, fail_over, shards, tags_in};
 
 const LASTS: Duration = Duration::from_secs(10);
 
@@ -30,14 +30,7 @@ fn a_failover_that_is_called_is_invisible() -> Result<()> {
             Vec::new()
         };
         let tags = tags_in(&shard.slots, 2, &name);
-        plans.push(Plan {
-            name,
-            resp3: number % 2 == 1,
-            tags,
-            scattered,
-            settings: Settings::default(),
-            confirm_at: None,
-        });
+        plans.push(Plan { scattered, ..Plan::new(number, name, tags) });
     }
     let load = Load::start(portico.port(), plans, &losses)?;
     let (began, mut times) = (Instant::now(), Vec::new());

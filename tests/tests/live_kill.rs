@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions};
 use portico_tests::Portico;
-use portico_tests::live::{Load, Losses, Plan, Settings, check, shards, tags_in};
+use portico_tests::live::{Load, Losses, Plan, check, shards, tags_in};
 
 const NODE_TIMEOUT: Duration = Duration::from_millis(1500);
 
@@ -32,14 +32,7 @@ fn a_killed_master_costs_what_was_on_its_wire_and_a_pause() -> Result<()> {
         let scattered =
             if number < 26 { Vec::new() } else { tags_in(&(0..=16_383), 5, &format!("x{number}-")) };
         let confirm_at = Some((cluster.nodes()[shard.index].address(), shard.slots.clone()));
-        plans.push(Plan {
-            name,
-            resp3: number % 2 == 1,
-            tags,
-            scattered,
-            settings: Settings::default(),
-            confirm_at,
-        });
+        plans.push(Plan { scattered, confirm_at, ..Plan::new(number, name, tags) });
     }
     let load = Load::start(portico.port(), plans, &losses)?;
     let began = Instant::now();

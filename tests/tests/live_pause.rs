@@ -28,14 +28,8 @@ fn plans(cluster: &Cluster, shards: &[Shard], confirm: bool) -> Vec<Plan> {
         };
         let tags = tags_in(&shard.slots, 2, &name);
         let master = (cluster.nodes()[shard.index].address(), shard.slots.clone());
-        plans.push(Plan {
-            resp3: number % 2 == 1,
-            name,
-            tags,
-            scattered: Vec::new(),
-            settings,
-            confirm_at: confirm.then_some(master),
-        });
+        let confirm_at = confirm.then_some(master);
+        plans.push(Plan { settings, confirm_at, ..Plan::new(number, name, tags) });
     }
     plans
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions};
 use portico_tests::Portico;
-use portico_tests::live::{Load, Losses, Plan, Settings, SlotMove, check, error_count, key_in_slot, shards};
+use portico_tests::live::{Load, Losses, Plan, SlotMove, check, error_count, key_in_slot, shards};
 
 const LASTS: Duration = Duration::from_secs(10);
 const MOVED_SLOTS: u16 = 6;
@@ -30,15 +30,7 @@ fn slots_that_move_key_by_key_are_invisible() -> Result<()> {
         } else {
             Vec::new()
         };
-        let settings = Settings::default();
-        plans.push(Plan {
-            name: format!("c{number}"),
-            resp3: number % 2 == 1,
-            tags,
-            scattered,
-            settings,
-            confirm_at: None,
-        });
+        plans.push(Plan { scattered, ..Plan::new(number.into(), format!("c{number}"), tags) });
     }
     let load = Load::start(portico.port(), plans, &losses)?;
     let slow = SlotMove { cluster: &cluster, pause: Duration::from_millis(8) };

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions};
 use portico_tests::Portico;
 use portico_tests::live::{
-    Load, Losses, Plan, Settings, SlotMove, check, error_count, key_in_slot, tags_in, wait_until,
+    Load, Losses, Plan, SlotMove, check, error_count, key_in_slot, tags_in, wait_until,
 };
 
 /// The node that left comes back, under a new name.
@@ -41,14 +41,7 @@ fn a_node_comes_and_goes() -> Result<()> {
         } else {
             Vec::new()
         };
-        plans.push(Plan {
-            name,
-            resp3: number % 2 == 1,
-            tags,
-            scattered,
-            settings: Settings::default(),
-            confirm_at: None,
-        });
+        plans.push(Plan { scattered, ..Plan::new(number, name, tags) });
     }
     let load = Load::start(portico.port(), plans, &losses)?;
     let began = Instant::now();

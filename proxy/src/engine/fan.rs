@@ -102,14 +102,7 @@ impl Engine {
         for (part, (slot, keys)) in groups.parts().enumerate() {
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
             let encode = |out: &mut Vec<u8>| Split::encode(request, args, step, keys, out);
-            match cluster.topology.owner(slot).and_then(|owner| self.route(protocol, owner)) {
-                Some(link) => self.send_part(link, entry, encode),
-                None => {
-                    let mut part = Vec::new();
-                    encode(&mut part);
-                    self.park_part(entry, part);
-                }
-            }
+            self.send_to_node(entry, cluster.topology.owner(slot), encode);
         }
         Flow::Done
     }
@@ -151,18 +144,23 @@ impl Engine {
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
         for (part, (node, slot)) in targets.into_iter().enumerate() {
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
-            self.send_to_node(entry, node, request);
+            self.send_to_node(entry, Some(node), |out| out.extend_from_slice(request));
         }
         Flow::Done
     }
 
-    fn send_to_node(&mut self, entry: InFlight, node: NodeIndex, request: &[u8]) {
-        let Some(client) = self.clients.get_mut(entry.client) else { return };
+    /// Sends a part to its node; parks it if that is gone or cannot be reached. `encode` appends its bytes.
+    fn send_to_node(&mut self, entry: InFlight, node: Option<NodeIndex>, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(client) = self.clients.get(entry.client) else { return };
         let protocol = client.protocol();
-        if let Some(link) = self.route(protocol, node) {
-            return self.send_part(link, entry, |out| out.extend_from_slice(request));
+        match node.and_then(|node| self.route(protocol, node)) {
+            Some(link) => self.send_part(link, entry, encode),
+            None => {
+                let mut part = Vec::new();
+                encode(&mut part);
+                self.park_part(entry, part);
+            }
         }
-        self.park_part(entry, request.to_vec());
     }
 
     /// A part whose node cannot be reached just now: it was never sent.
@@ -220,12 +218,8 @@ impl Engine {
     /// Asks the next of the nodes that are asked one after another.
     pub(super) fn send_next(&mut self, mut entry: InFlight, node: NodeId, request: &[u8]) {
         entry.flags = entry.flags.without(RequestFlags::RETRY);
-        match self.cluster.topology.index_of(&node) {
-            Some(node) => {
-                self.send_to_node(entry, node, request);
-            }
-            None => self.park_part(entry, request.to_vec()),
-        }
+        let node = self.cluster.topology.index_of(&node);
+        self.send_to_node(entry, node, |out| out.extend_from_slice(request));
     }
 
     fn finish_fan(&mut self, entry: &InFlight, index: usize) {

@@ -63,15 +63,7 @@ impl World {
     }
 
     fn client(&mut self) -> ClientKey {
-        let nothing = || "".into();
-        let client = self.engine.new_client(About {
-            peer: None,
-            local: None,
-            since: self.now,
-            name: nothing(),
-            lib_name: nothing(),
-            lib_version: nothing(),
-        });
+        let client = self.engine.new_client(About::new(None, None, self.now));
         self.engine.add_client(client)
     }
 

@@ -106,6 +106,15 @@ pub struct About {
     pub lib_version: Box<str>,
 }
 
+impl About {
+    /// A client that has just connected, and has not said anything of itself.
+    #[must_use]
+    pub fn new(peer: Option<SocketAddr>, local: Option<SocketAddr>, since: Instant) -> Self {
+        let unsaid = || "".into();
+        Self { peer, local, since, name: unsaid(), lib_name: unsaid(), lib_version: unsaid() }
+    }
+}
+
 /// Buffers that a client holds only while it has work, so that an idle connection costs next to nothing.
 #[derive(Debug, Default)]
 pub struct Work {

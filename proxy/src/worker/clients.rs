@@ -59,14 +59,7 @@ impl Shell {
             return stream.finish();
         }
         self.engine.counters.connections += 1;
-        let about = About {
-            peer,
-            local: stream.local_address(),
-            since: Instant::now(),
-            name: "".into(),
-            lib_name: "".into(),
-            lib_version: "".into(),
-        };
+        let about = About::new(peer, stream.local_address(), Instant::now());
         let handed = Handed { stream, client: self.engine.new_client(about) };
         let to = place(&self.everybody());
         self.hand(to, handed);

@@ -53,6 +53,15 @@ pub struct Plan {
     pub confirm_at: Option<(Address, std::ops::RangeInclusive<u16>)>,
 }
 
+impl Plan {
+    /// For client `number`: every second one speaks RESP3; nothing scattered, nothing confirmed.
+    #[must_use]
+    pub fn new(number: usize, name: String, tags: Vec<String>) -> Self {
+        let settings = Settings::default();
+        Self { name, resp3: number % 2 == 1, tags, scattered: Vec::new(), settings, confirm_at: None }
+    }
+}
+
 /// A command whose reply is awaited.
 enum Sent {
     Step { key: usize, number: u32 },
