@@ -15,13 +15,15 @@ mod parse;
 mod protocol_error;
 mod reply;
 mod request;
+mod several;
 mod stream;
 
 pub use encode::Protocol;
 pub use error_code::ErrorCode;
 pub use limits::Limits;
-pub use parse::{Items, array_items, bulk_reply, integer_reply, is_error, is_null};
+pub use parse::{Items, array_items, bulk_reply, integer_reply, is_error, is_null, replies};
 pub use protocol_error::ProtocolError;
 pub use reply::{ReplyError, ReplyScanner};
 pub use request::{Arg, RequestScanner, Scan};
+pub use several::{count_requests, request_ranges};
 pub use stream::{RequestStream, StreamStep};

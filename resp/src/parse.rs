@@ -78,6 +78,11 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
+/// The complete replies in `bytes`, one after another.
+pub fn replies(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    Items { rest: bytes, left: u64::MAX }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,5 +5,5 @@ mod keys;
 mod pipe;
 
 pub use handshake::{Credentials, Fence, Handshake, HandshakeError, Identity};
-pub use keys::{ClientKey, LinkKey};
-pub use pipe::{InFlight, Pipe, RequestFlags};
+pub use keys::{ClientKey, Lane, LinkKey};
+pub use pipe::{Group, InFlight, Pipe, RequestFlags};

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use portico_resp::ReplyScanner;
+use portico_resp::{ReplyScanner, count_requests, is_error};
 use portico_slots::Slot;
 
 use crate::backend::ClientKey;
 
-/// What a later decision about a request needs to know of it, in one byte.
+/// What a later decision about a request needs to know of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestFlags(u8);
+pub struct RequestFlags(u16);
 
 impl RequestFlags {
     /// Changes nothing: may be sent again freely.
@@ -24,6 +24,14 @@ impl RequestFlags {
     pub const PROBE: Self = Self(1 << 4);
     /// Sent by the retry of a redirected or lost request.
     pub const RETRY: Self = Self(1 << 5);
+    /// Several requests in one: its last reply is its reply (ASKING or SCRIPT LOAD and what they are for).
+    pub const GROUP: Self = Self(1 << 6);
+    /// A group from MULTI to EXEC: sent again as a whole or not at all.
+    pub const TRANSACTION: Self = Self(1 << 7);
+    /// May stay unanswered for as long as its client likes.
+    pub const BLOCKING: Self = Self(1 << 8);
+    /// Its client watches keys: only the connection that it was sent on may run it.
+    pub const GUARDED: Self = Self(1 << 9);
 
     /// Both sets of flags.
     #[must_use]
@@ -38,10 +46,22 @@ impl RequestFlags {
     }
 
     /// Whether every flag of `other` is set.
+    #[inline]
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+}
+
+/// What the node said so far about the requests of a group.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// Replies that are still expected.
+    left: u32,
+    /// Replies that came.
+    came: u32,
+    /// Error replies before the last reply, each with its place in the group.
+    pub refused: Vec<(u32, Box<[u8]>)>,
 }
 
 /// A request that was queued on a connection and has no complete reply yet.
@@ -95,6 +115,8 @@ pub struct Pipe {
     /// What the kernel has taken.
     sent: usize,
     in_flight: VecDeque<InFlight>,
+    /// Those of `in_flight` that are groups, in order.
+    groups: VecDeque<Group>,
     streaming: bool,
     /// The streamed request was appended to its end.
     stream_ended: bool,
@@ -125,6 +147,37 @@ impl Pipe {
     pub fn commit(&mut self, start: usize, mut entry: InFlight) {
         entry.len = (self.buffer.len() - start) as u32;
         self.in_flight.push_back(entry);
+        if entry.flags.has(RequestFlags::GROUP) {
+            self.commit_group(start);
+        }
+    }
+
+    #[cold]
+    fn commit_group(&mut self, start: usize) {
+        let left = count_requests(&self.buffer[start..]);
+        self.groups.push_back(Group { left, ..Group::default() });
+    }
+
+    /// Whether the next reply is one of a group's.
+    #[inline]
+    #[must_use]
+    pub fn in_group(&self) -> bool {
+        self.in_flight.front().is_some_and(|entry| entry.flags.has(RequestFlags::GROUP))
+    }
+
+    /// Takes a reply that is one of a group's. `Some` when it was the last: then the group is to be taken out
+    /// with [`Pipe::answered`].
+    pub fn group_reply(&mut self, reply: &[u8]) -> Option<Group> {
+        let group = self.groups.front_mut()?;
+        group.left = group.left.saturating_sub(1);
+        if group.left == 0 {
+            return self.groups.pop_front();
+        }
+        if is_error(reply) {
+            group.refused.push((group.came, reply.into()));
+        }
+        group.came += 1;
+        None
     }
 
     /// Queues a whole request.

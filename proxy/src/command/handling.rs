@@ -77,10 +77,24 @@ words! {
 }
 
 words! {
+    /// What makes and ends transactions.
+    Transaction {
+        /// MULTI.
+        Multi = "multi";
+        /// EXEC.
+        Exec = "exec";
+        /// DISCARD.
+        Discard = "discard";
+        /// WATCH.
+        Watch = "watch";
+        /// UNWATCH.
+        Unwatch = "unwatch";
+    }
+}
+
+words! {
     /// What Portico cannot do yet.
     Later {
-        /// MULTI and what belongs to it.
-        Transactions = "transactions";
         /// Commands that wait.
         Blocking = "blocking";
         /// Subscriptions.
@@ -123,6 +137,8 @@ pub enum Handling {
     Debug,
     /// Answered by Portico.
     Local(Local),
+    /// MULTI and what belongs to it.
+    Transaction(Transaction),
     /// Refused for now.
     Later(Later),
     /// Refused; the text says what to use instead.
@@ -152,6 +168,7 @@ impl Handling {
             ("masters", word) => Self::Masters(Rule::named(word)?),
             ("nodes", word) => Self::Nodes(Rule::named(word)?),
             ("local", word) => Self::Local(Local::named(word)?),
+            ("transaction", word) => Self::Transaction(Transaction::named(word)?),
             ("later", word) => Self::Later(Later::named(word)?),
             _ => return None,
         })

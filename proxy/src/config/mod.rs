@@ -43,6 +43,8 @@ pub struct Config {
     /// Zero: off.
     pub tcp_keepalive: Duration,
     pub maxclients: usize,
+    /// For each worker.
+    pub max_leases: usize,
     /// Zero: idle clients stay.
     pub timeout: Duration,
     pub workers: usize,
@@ -87,6 +89,7 @@ impl Default for Config {
             tcp_backlog: 511,
             tcp_keepalive: Duration::from_secs(300),
             maxclients: 10_000,
+            max_leases: 10_000,
             timeout: Duration::ZERO,
             workers: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().min(table::MAX_WORKERS)),

@@ -72,6 +72,15 @@ pub static SETTINGS: &[Setting] = &[
     )
     .under(CLIENTS),
     Setting::new(
+        "max-leases",
+        "number",
+        "Most clients of one worker that have connections to nodes of their own at one time, because they are \
+         blocked, watch keys or track them; further ones wait for one",
+        |config, text| number(text, 1..=60_000).map(|leases| config.max_leases = leases),
+        |config| config.max_leases.to_string(),
+    )
+    .under(CLIENTS),
+    Setting::new(
         "timeout",
         "seconds",
         "Close a client that was idle for so long; 0: never",

@@ -1,6 +1,6 @@
 //! One request: what it is, whether it may run, and where it goes.
 
-use portico_resp::{Arg, encode};
+use portico_resp::Arg;
 use portico_slots::{Slot, slot};
 
 use super::Engine;
@@ -8,12 +8,13 @@ use super::fan::Audience;
 use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::command::{
-    Args, Command, Fan, Flags, Handling, KeyError, Keys, Later, Local, Resolved, Rule, asks_to_block, errors,
+    Args, Command, Fan, Flags, Handling, KeyError, Keys, Later, Resolved, Rule, Transaction, asks_to_block,
+    errors,
 };
 use crate::config::CrossSlot;
-use crate::local::{self, Context};
+use crate::local;
 use crate::plan::{Merge, RequestArgs};
-use crate::session::{ClientFlags, FanKind, Stall};
+use crate::session::{ClientFlags, FanKind};
 use crate::topology::Cluster;
 
 impl Engine {
@@ -33,16 +34,33 @@ impl Engine {
             Resolved::UnknownCommand if words.is(0, "post") || words.is(0, "host:") => {
                 return self.close_attacker(key);
             }
-            Resolved::UnknownCommand => return self.refuse(key, &errors::unknown_command(&words)),
-            Resolved::UnknownSubcommand(_) => return self.refuse(key, &errors::unknown_subcommand(&words)),
+            Resolved::UnknownCommand => return self.turn_away(key, &errors::unknown_command(&words)),
+            Resolved::UnknownSubcommand(_) => {
+                return self.turn_away(key, &errors::unknown_subcommand(&words));
+            }
         };
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
         if !command.arity_ok(args.len()) {
             return self.reject(key, command, &errors::wrong_arity(command.name));
         }
-        if !client.flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
-            return self.reject(key, command, b"NOAUTH Authentication required.");
+        if !client.flags.has(ClientFlags::AUTHENTICATED) || client.flags.any(self.look) {
+            return self.look_first(key, cluster, command, request, args);
         }
+        self.run(key, cluster, command, request, args)
+    }
+
+    /// A request that may run now.
+    #[inline]
+    pub(super) fn run(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
+        let words = RequestArgs::new(request, args);
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         client.last_command = command.name;
         self.counters.requests += 1;
         if let (Handling::Key, Keys::One(at)) = (command.handling, &command.keys) {
@@ -102,6 +120,7 @@ impl Engine {
                 self.send_to_masters(key, cluster, command, Rule::Same, request, &words)
             }
             Handling::Local(what) => self.locally(key, cluster, command, what, request, &words),
+            Handling::Transaction(what) => self.transaction(key, cluster, command, what, request, args),
             Handling::Later(what) => self.later(key, what, &words),
             Handling::Refuse(advice) => {
                 let name = words.text(0).to_uppercase();
@@ -160,7 +179,13 @@ impl Engine {
     }
 
     /// To one master, the same for a session.
-    fn send_anywhere(&mut self, key: ClientKey, cluster: &Cluster, traits: Traits, request: &[u8]) -> Flow {
+    pub(super) fn send_anywhere(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        traits: Traits,
+        request: &[u8],
+    ) -> Flow {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
         let slot = session_slot(cluster, client.id);
         self.send(key, slot, traits, request)
@@ -195,95 +220,6 @@ impl Engine {
         self.fan_nodes(key, cluster, target, audience, kind, request)
     }
 
-    /// What Portico answers itself.
-    fn locally(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        command: &Command,
-        what: Local,
-        request: &[u8],
-        words: &RequestArgs<'_>,
-    ) -> Flow {
-        match what {
-            Local::ClientList => {
-                return match local::client_filter(words) {
-                    Ok(filter) => self.fan_workers(key, command, filter),
-                    Err(error) => self.refuse(key, error.as_bytes()),
-                };
-            }
-            Local::ConfigGet if !local::names_own_setting(words) => {
-                return self.send_anywhere(key, cluster, Traits::question(), request);
-            }
-            Local::ConfigSet if !local::names_own_setting(words) => {
-                let kind = FanKind::Merge(Merge::Same);
-                return self.fan_nodes(
-                    key,
-                    cluster,
-                    (command.name, Traits::of(command)),
-                    Audience::Nodes,
-                    kind,
-                    request,
-                );
-            }
-            _ => {}
-        }
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        let outstanding = client.work.as_deref().map_or(0, |work| work.queue.outstanding_count());
-        if matches!(what, Local::Hello | Local::Reset) && outstanding > 0 {
-            return Flow::Wait(Stall::Order); // the protocol of what is outstanding must not change
-        }
-        if what == Local::Hello && cluster.topology.masters().is_empty() {
-            // Which version the nodes have is not known yet.
-            let waiting = match client.stall {
-                Some((Stall::Unreachable, since)) => self.now.saturating_duration_since(since),
-                _ => std::time::Duration::ZERO,
-            };
-            if waiting < self.config.failover_timeout {
-                return Flow::Wait(Stall::Unreachable);
-            }
-        }
-        let mut made = std::mem::take(&mut self.made);
-        made.clear();
-        let mut context = Context {
-            client,
-            config: &self.config,
-            shared: &self.shared,
-            version: &cluster.version,
-            now: self.now,
-            out: &mut made,
-        };
-        let context = &mut context;
-        match what {
-            Local::Auth => local::auth(context, words),
-            Local::Hello => local::hello(context, words),
-            Local::Ping => local::ping(context, words),
-            Local::Echo => local::echo(context, words),
-            Local::Quit => encode::simple(context.out, "OK"),
-            Local::Reset => local::reset(context),
-            Local::Select => local::select(context, words),
-            Local::Move => local::move_key(context, words),
-            Local::SwapDb => local::swap_db(context, words),
-            Local::WhoAmI => encode::bulk(context.out, b"default"),
-            Local::ClientId => encode::integer(context.out, context.client.id.cast_signed()),
-            Local::ClientGetName => local::client_name(context),
-            Local::ClientSetName => local::set_name(context, words),
-            Local::ClientSetInfo => local::set_info(context, words),
-            Local::ClientInfo => local::client_info(context),
-            Local::ClusterDisabled => local::cluster_disabled(context),
-            Local::ConfigGet => local::config_get(context, words),
-            Local::ConfigSet => local::config_set(context, words),
-            Local::ClientList => {}
-        }
-        self.reply_now(key, &made);
-        self.made = made;
-        if what == Local::Quit {
-            self.close_when_told(key);
-            return Flow::Close;
-        }
-        Flow::Done
-    }
-
     /// What Portico cannot do yet: says so.
     fn later(&mut self, key: ClientKey, what: Later, words: &RequestArgs<'_>) -> Flow {
         let name = words.text(0).to_uppercase();
@@ -303,24 +239,32 @@ impl Engine {
 
     /// Answers a command that may not run. An EXEC that is refused ends its transaction, and says so.
     #[cold]
-    fn reject(&mut self, key: ClientKey, command: &Command, text: &[u8]) -> Flow {
-        if command.name != "exec" {
-            return self.refuse(key, text);
+    pub(super) fn reject(&mut self, key: ClientKey, command: &Command, text: &[u8]) -> Flow {
+        if command.handling != Handling::Transaction(Transaction::Exec) {
+            return self.turn_away(key, text);
         }
+        self.discard(key);
         let why = text.strip_prefix(b"ERR ").unwrap_or(text);
         self.refuse(key, &[b"EXECABORT Transaction discarded because of: ", why].concat())
     }
 
+    /// Answers a request that may not run; a transaction that it would have been part of is discarded by EXEC.
+    #[cold]
+    pub(super) fn turn_away(&mut self, key: ClientKey, text: &[u8]) -> Flow {
+        self.abort_transaction(key);
+        self.refuse(key, text)
+    }
+
     /// Answers with an error; the request is done with.
     #[cold]
-    fn refuse(&mut self, key: ClientKey, text: &[u8]) -> Flow {
+    pub(super) fn refuse(&mut self, key: ClientKey, text: &[u8]) -> Flow {
         self.reply_error(key, text);
         Flow::Done
     }
 }
 
 /// The slot that stands for what has no keys, by session: the first of a master's.
-fn session_slot(cluster: &Cluster, id: u64) -> Slot {
+pub(super) fn session_slot(cluster: &Cluster, id: u64) -> Slot {
     let masters = cluster.topology.masters();
     let Some(count) = std::num::NonZeroU64::new(masters.len() as u64) else { return 0 };
     let master = masters[(id % count) as usize];

@@ -20,7 +20,7 @@ impl Engine {
         }
         let Some(entry) = link.pipe.oldest().copied() else { return true };
         let limit = self.config.client_output_buffer_limit;
-        let owned = RequestFlags::IGNORED.with(RequestFlags::PROBE);
+        let owned = RequestFlags::IGNORED.with(RequestFlags::PROBE).with(RequestFlags::GROUP);
         let Some(work) = self.clients.get(entry.client).and_then(|client| client.work.as_deref()) else {
             // Whoever asked is gone.
             let known = link.pipe.replies.position();
@@ -42,9 +42,8 @@ impl Engine {
         let returns = matches!(link.state, LinkState::Ready) && link.leased_to.is_none();
         link.passing = Some(entry.client);
         link.state = LinkState::Draining { since: self.now, returns };
-        for routes in &mut self.routes {
-            routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
-        }
+        let routes = &mut self.routes[link.lane.index()];
+        routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
         // Who has more on this connection looks before it sends to the same slots on the one that takes its place.
         for entry in link.pipe.in_flight() {
             if let Some(client) = self.clients.get_mut(entry.client) {
@@ -120,10 +119,10 @@ impl Engine {
         let Some(link) = self.links.get_mut(key) else { return };
         link.passing = None;
         let answered = link.pipe.answered();
-        let (node, side) = (link.node, Self::side(link.protocol));
+        let (node, lane) = (link.node, link.lane);
         if let LinkState::Draining { since, returns: true } = link.state {
             let index = self.cluster.topology.index_of(&node);
-            let route = index.map(|index| &mut self.routes[side][usize::from(index)]);
+            let route = index.map(|index| &mut self.routes[lane.index()][usize::from(index)]);
             match route {
                 Some(route)
                     if *route == LinkKey::default()

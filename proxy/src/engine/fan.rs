@@ -7,7 +7,7 @@ use super::Engine;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
-use crate::local::{self, ClientFilter};
+use crate::local;
 use crate::plan::{Action, Merge, Part, Split, merge, split};
 use crate::session::{Fan, FanKind, PendingFlags};
 use crate::topology::Cluster;
@@ -91,8 +91,7 @@ impl Engine {
             }
         }
         let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let protocol = client.protocol();
-        let mut fan = self.new_fan(command.name, FanKind::Merge(rule), protocol, traits.flags);
+        let mut fan = self.new_fan(command.name, FanKind::Merge(rule), client.protocol(), traits.flags);
         fan.parts.order.extend(groups.order());
         for (_, keys) in groups.parts() {
             fan.parts.parts.push(Part { keys: keys.len() as u32, ..Part::default() });
@@ -130,8 +129,7 @@ impl Engine {
             }
         }
         let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let protocol = client.protocol();
-        let mut fan = self.new_fan(name, kind, protocol, traits.flags);
+        let mut fan = self.new_fan(name, kind, client.protocol(), traits.flags);
         fan.parts.parts.resize(targets.len(), Part::default());
         fan.remaining = targets.len();
         if audience == Audience::MastersInTurn {
@@ -152,8 +150,8 @@ impl Engine {
     /// Sends a part to its node; parks it if that is gone or cannot be reached. `encode` appends its bytes.
     fn send_to_node(&mut self, entry: InFlight, node: Option<NodeIndex>, encode: impl FnOnce(&mut Vec<u8>)) {
         let Some(client) = self.clients.get(entry.client) else { return };
-        let protocol = client.protocol();
-        match node.and_then(|node| self.route(protocol, node)) {
+        let lane = client.lane;
+        match node.and_then(|node| self.route(lane, node)) {
             Some(link) => self.send_part(link, entry, encode),
             None => {
                 let mut part = Vec::new();
@@ -168,25 +166,6 @@ impl Engine {
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         client.in_flight += 1; // what parks takes one off
         self.park(entry, request, Action::Resend, 0, self.now);
-    }
-
-    /// CLIENT LIST: every worker tells of its clients.
-    pub(super) fn fan_workers(&mut self, key: ClientKey, command: &Command, filter: ClientFilter) -> Flow {
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let protocol = client.protocol();
-        let mut fan = self.new_fan(command.name, FanKind::ClientList, protocol, RequestFlags::READONLY);
-        fan.parts.parts.resize(self.shared.workers, Part::default());
-        fan.remaining = self.shared.workers;
-        let Some(seq) = self.begin_fan(key, fan, Traits::question()) else { return Flow::Close };
-        let gather = super::Gather { worker: self.worker, client: key, seq, filter: filter.into() };
-        self.effects.push(super::Effect::Gather(gather));
-        Flow::Done
-    }
-
-    /// A worker's part of what [`Engine::fan_workers`] asked.
-    pub fn gathered(&mut self, client: ClientKey, seq: u32, worker: usize, lines: &[u8]) {
-        let entry = InFlight { client, seq, part: worker as u32, ..InFlight::nobodys() };
-        self.part_answered(&entry, lines);
     }
 
     /// A part's reply: kept, or if it was the last, the reason for the one reply.
@@ -261,10 +240,7 @@ impl Engine {
                 let told = if self.is_unchanged(cursor, &fan) { 0 } else { cursor.encode() };
                 super::scan::tell(told, &keys, &mut made);
             }
-            FanKind::ClientList => {
-                let text: Vec<u8> = fan.parts.iter().flatten().copied().collect();
-                encode::verbatim_txt(&mut made, &text, fan.protocol);
-            }
+            FanKind::Workers => self.tell_gathered(&fan, &mut made),
             FanKind::Merge(rule) => merge(rule, fan.name, &fan.parts, fan.protocol, &mut made),
             _ => merge(Merge::First, fan.name, &fan.parts, fan.protocol, &mut made),
         }

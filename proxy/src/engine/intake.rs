@@ -32,11 +32,28 @@ impl Engine {
             }
             work.input.extend_from_slice(bytes);
             if client.flags.has(ClientFlags::STALLED) {
-                return false;
+                return client.flags.has(ClientFlags::BLOCKED) && self.has_room(key);
             }
             self.serve_kept(key);
         }
-        self.clients.get(key).is_some_and(|client| !client.flags.has(ClientFlags::STALLED))
+        self.clients.get(key).is_some_and(|client| {
+            !client.flags.has(ClientFlags::STALLED) || client.flags.has(ClientFlags::BLOCKED)
+        })
+    }
+
+    /// Whether a blocked client may send more; it is closed at the limit, as Redis closes it.
+    #[cold]
+    fn has_room(&mut self, key: ClientKey) -> bool {
+        let kept = self
+            .clients
+            .get(key)
+            .and_then(|client| client.work.as_deref())
+            .map_or(0, |work| work.input.len());
+        if kept as u64 > self.config.client_query_buffer_limit {
+            self.query_too_long(key);
+            return false;
+        }
+        true
     }
 
     /// Goes on with what was received earlier.
@@ -108,7 +125,7 @@ impl Engine {
                             self.stall(key, stall);
                             return at;
                         }
-                        Some(Flow::Close) => return bytes.len(),
+                        Some(Flow::Close | Flow::Block) => return bytes.len(),
                         None => {
                             // Its place cannot be known before it is complete: kept like any other.
                             scanner.accept_large();
@@ -135,6 +152,10 @@ impl Engine {
                 Flow::Wait(stall) => {
                     self.stall(key, stall);
                     return at;
+                }
+                Flow::Block => {
+                    self.block(key);
+                    return at + len;
                 }
                 Flow::Close => return bytes.len(),
             }
@@ -221,7 +242,7 @@ impl Engine {
     }
 
     #[cold]
-    fn query_too_long(&mut self, key: ClientKey) {
+    pub(super) fn query_too_long(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get(key) else { return };
         let limit = self.config.client_query_buffer_limit;
         tracing::warn!(id = client.id, limit, "closing client that reached max query buffer length");

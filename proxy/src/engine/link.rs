@@ -5,7 +5,7 @@ use std::time::Instant;
 use portico_resp::Protocol;
 use portico_slots::NodeId;
 
-use crate::backend::{ClientKey, Handshake, Identity, Pipe};
+use crate::backend::{ClientKey, Handshake, Identity, Lane, Pipe};
 
 /// What a connection may be used for.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Link {
     pub node: NodeId,
     /// Its protocol.
     pub protocol: Protocol,
+    /// The set of connections that it belongs to.
+    pub lane: Lane,
     /// What it may be used for.
     pub state: LinkState,
     /// Requests and replies.
@@ -46,6 +48,8 @@ pub struct Link {
     pub passing: Option<ClientKey>,
     /// Nothing is read from it until its client has drained what it has.
     pub throttled: bool,
+    /// A request on it may stay unanswered for as long as its client likes.
+    pub patient: bool,
     /// Is on the list of connections to be written to.
     pub dirty: bool,
 }

@@ -8,7 +8,7 @@ use portico_slots::{NodeId, NodeIndex};
 
 use super::{Effect, Engine, Link, LinkState};
 use crate::backend::{
-    ClientKey, Fence, Handshake, HandshakeError, Identity, InFlight, LinkKey, Pipe, RequestFlags,
+    ClientKey, Fence, Handshake, HandshakeError, Identity, InFlight, Lane, LinkKey, Pipe, RequestFlags,
 };
 use crate::plan::Event;
 use crate::session::ClientFlags;
@@ -43,8 +43,7 @@ impl Engine {
         for (key, link) in &mut self.links {
             let index = topology.index_of(&link.node);
             if matches!(link.state, LinkState::Ready) {
-                let route =
-                    index.map(|index| &mut self.routes[Self::side(link.protocol)][usize::from(index)]);
+                let route = index.map(|index| &mut self.routes[link.lane.index()][usize::from(index)]);
                 let serves = index.is_some_and(|index| {
                     let node = topology.node(index);
                     // A master that was replaced while it was down is still called one.
@@ -76,7 +75,8 @@ impl Engine {
             .filter(|(_, link)| topology.index_of(&link.node).is_none() || Self::moved_away(&cluster, link))
             .map(|(key, _)| key)
             .collect();
-        self.cluster = cluster;
+        let before = std::mem::replace(&mut self.cluster, cluster);
+        self.break_moved_watches(&before);
         for key in gone {
             self.lose_link(key);
         }
@@ -94,27 +94,27 @@ impl Engine {
 
     /// The connection that takes new requests for `node`; opens one if there is none.
     #[inline]
-    pub(super) fn route(&mut self, protocol: Protocol, node: NodeIndex) -> Option<LinkKey> {
-        let key = self.routes[Self::side(protocol)][usize::from(node)];
+    pub(super) fn route(&mut self, lane: Lane, node: NodeIndex) -> Option<LinkKey> {
+        let key = self.routes[lane.index()][usize::from(node)];
         if key != LinkKey::default() {
             return Some(key);
         }
-        self.open_shared(protocol, node);
+        self.open_in_lane(lane, node);
         None
     }
 
     #[cold]
-    fn open_shared(&mut self, protocol: Protocol, index: NodeIndex) {
+    fn open_in_lane(&mut self, lane: Lane, index: NodeIndex) {
         let node = self.cluster.topology.node(index).id;
         let coming = self.links.values().any(|link| {
             link.node == node
-                && link.protocol == protocol
+                && link.lane == lane
                 && link.leased_to.is_none()
                 && matches!(link.state, LinkState::Connecting | LinkState::Handshaking(_))
         });
-        let waits = self.backoffs.get(&(node, Self::side(protocol))).is_some_and(|b| b.until > self.now);
+        let waits = self.backoffs.get(&(node, lane)).is_some_and(|b| b.until > self.now);
         if !coming && !waits {
-            self.open(node, protocol, None);
+            self.open(node, self.lanes[lane.index()].protocol, lane, None);
         }
     }
 
@@ -123,6 +123,7 @@ impl Engine {
         &mut self,
         node: NodeId,
         protocol: Protocol,
+        lane: Lane,
         leased_to: Option<ClientKey>,
     ) -> Option<LinkKey> {
         let index = self.cluster.topology.index_of(&node)?;
@@ -133,6 +134,7 @@ impl Engine {
         let key = self.links.insert(Link {
             node,
             protocol,
+            lane,
             state: LinkState::Connecting,
             pipe: Pipe::default(),
             leased_to,
@@ -140,8 +142,10 @@ impl Engine {
             moved: self.now,
             passing: None,
             throttled: false,
+            patient: false,
             dirty: false,
         });
+        self.watchful = true;
         self.effects.push(Effect::OpenLink(key, socket));
         Some(key)
     }
@@ -200,14 +204,14 @@ impl Engine {
         link.state = LinkState::Ready;
         link.moved = self.now;
         link.pipe.forget_handshake();
-        let (node, protocol, leased) = (link.node, link.protocol, link.leased_to);
-        self.backoffs.remove(&(node, Self::side(protocol)));
+        let (node, lane, leased) = (link.node, link.lane, link.leased_to);
+        self.backoffs.remove(&(node, lane));
         if let Some(client) = leased {
             return self.upload_link_ready(client, key);
         }
         self.fences.remove(&node);
         if let Some(index) = self.cluster.topology.index_of(&node) {
-            let route = &mut self.routes[Self::side(protocol)][usize::from(index)];
+            let route = &mut self.routes[lane.index()][usize::from(index)];
             if *route == LinkKey::default() {
                 *route = key;
             }
@@ -219,7 +223,9 @@ impl Engine {
 
     /// Whether the trouble with a node was not just reported.
     fn should_report(&self, node: NodeId) -> bool {
-        self.backoffs.get(&(node, 0)).or(self.backoffs.get(&(node, 1))).is_none_or(|b| b.pause <= FIRST_PAUSE)
+        let mut pauses =
+            self.backoffs.iter().filter(|((of, _), _)| *of == node).map(|(_, backoff)| backoff.pause);
+        pauses.next().is_none_or(|pause| pause <= FIRST_PAUSE)
     }
 
     /// The connection broke, could not be made, or is given up: decides about each of its requests.
@@ -234,12 +240,14 @@ impl Engine {
     pub(super) fn lose_link(&mut self, key: LinkKey) {
         let Some(mut link) = self.links.remove(key) else { return };
         self.effects.push(Effect::CloseLink(key));
-        for routes in &mut self.routes {
-            routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
+        let routes = &mut self.routes[link.lane.index()];
+        routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
+        if let Some(holder) = self.lanes[link.lane.index()].holder {
+            self.break_watch(holder);
         }
         let established = matches!(link.state, LinkState::Ready | LinkState::Draining { .. });
         if !established {
-            let backoff = self.backoffs.entry((link.node, Self::side(link.protocol))).or_insert(Backoff {
+            let backoff = self.backoffs.entry((link.node, link.lane)).or_insert(Backoff {
                 since: self.now,
                 until: self.now,
                 pause: FIRST_PAUSE / 2,
@@ -247,7 +255,7 @@ impl Engine {
             backoff.pause = (backoff.pause * 2).min(LONGEST_PAUSE);
             // Workers that lost the same node do not come back in step.
             let jitter = backoff.pause.mul_f64(0.25 * self.jitter());
-            if let Some(backoff) = self.backoffs.get_mut(&(link.node, Self::side(link.protocol))) {
+            if let Some(backoff) = self.backoffs.get_mut(&(link.node, link.lane)) {
                 backoff.until = self.now + backoff.pause + jitter;
             }
         }
@@ -261,7 +269,7 @@ impl Engine {
         let lost = link.pipe.lose();
         let written = lost.iter().any(|(_, _, sent)| *sent);
         if established && written {
-            self.fence(link.node, link.protocol, link.identity);
+            self.fence(link.node, link.lane, link.identity);
         }
         if let Some(client) = link.leased_to
             && lost.iter().all(|(entry, ..)| entry.client != client)
@@ -275,10 +283,10 @@ impl Engine {
 
     /// What a lost connection's socket still holds must not run after what is sent next: the connection that takes
     /// its place, or the one that already has, kills it before anything else.
-    fn fence(&mut self, node: NodeId, protocol: Protocol, identity: Identity) {
+    fn fence(&mut self, node: NodeId, lane: Lane, identity: Identity) {
         let fence = Fence { client_id: identity.client_id, address: identity.address };
         let index = self.cluster.topology.index_of(&node);
-        let standing = index.map(|index| self.routes[Self::side(protocol)][usize::from(index)]);
+        let standing = index.and_then(|index| self.standing(lane, index));
         if let Some(link) = standing.and_then(|key| self.links.get_mut(key)) {
             let mut request = Vec::new();
             fence.kill(&mut request);

@@ -4,18 +4,26 @@
 //! [`Engine::end_turn`], writes what is dirty, and carries out the [`Effect`]s. Everything that decides anything is
 //! here or below, so that it is tested and measured without a socket.
 
+mod agents;
+mod block;
 mod dispatch;
 mod download;
+mod exec;
 mod fan;
+mod gather;
 mod intake;
+mod lanes;
 mod link;
 mod links;
+mod locally;
+mod look;
 mod receive;
 mod retry;
 mod scan;
 mod send;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod turn;
 mod upload;
 
@@ -28,7 +36,7 @@ use portico_resp::{Limits, Protocol, RequestScanner};
 use portico_slots::NodeId;
 use slotmap::SlotMap;
 
-use crate::backend::{ClientKey, Credentials, Fence, LinkKey};
+use crate::backend::{ClientKey, Credentials, Fence, Lane, LinkKey};
 use crate::config::Config;
 use crate::plan::Split;
 use crate::session::{About, Client, ClientFlags, Fan, Work};
@@ -55,8 +63,19 @@ pub enum Effect {
     ResumeLink(LinkKey),
     /// Ask the refresher for the map.
     Refresh,
-    /// Ask every worker for its part of something; they answer with `gathered`.
+    /// Ask every worker for its part of something: `asked`; they answer with `gathered`.
     Gather(Gather),
+    /// This worker's answer to what another one asked.
+    Gathered {
+        /// Who asked.
+        to: usize,
+        /// The client that asked it.
+        client: ClientKey,
+        /// The request's number.
+        seq: u32,
+        /// The answer.
+        answer: Vec<u8>,
+    },
 }
 
 /// A question to all workers on behalf of a client.
@@ -68,8 +87,15 @@ pub struct Gather {
     pub client: ClientKey,
     /// The request's number.
     pub seq: u32,
-    /// CLIENT LIST's filters.
-    pub filter: Arc<crate::local::ClientFilter>,
+    /// What it asks.
+    pub question: Arc<Question>,
+}
+
+/// What one worker asks all of them, itself included.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// CLIENT LIST: the lines of those that a filter admits.
+    List(crate::local::ClientFilter),
 }
 
 /// Buffers that nobody uses now, so that work finds them warm and idle connections need none.
@@ -110,8 +136,15 @@ pub struct Engine {
     cluster: Arc<Cluster>,
     clients: SlotMap<ClientKey, Client>,
     links: SlotMap<LinkKey, Link>,
-    /// For each protocol, the connection to each node that takes new requests; null where there is none.
-    routes: [Vec<LinkKey>; 2],
+    /// For each lane, the connection to each node that takes new requests; null where there is none.
+    routes: Vec<Vec<LinkKey>>,
+    lanes: Vec<lanes::LaneState>,
+    /// Lanes that nobody leases.
+    spare_lanes: Vec<Lane>,
+    /// Clients with one of these are looked at before a request is sent.
+    look: ClientFlags,
+    /// Something may be outstanding on a connection to a node.
+    watchful: bool,
     /// A slot is being moved: look before sending.
     guarded: bool,
     /// Slots that a redirect showed to be open, until the map says so or this time has passed.
@@ -130,7 +163,7 @@ pub struct Engine {
     orphans: Vec<retry::Orphan>,
     /// Connections that their successors have to kill.
     fences: HashMap<NodeId, Vec<Fence>>,
-    backoffs: HashMap<(NodeId, usize), links::Backoff>,
+    backoffs: HashMap<(NodeId, Lane), links::Backoff>,
     effects: Vec<Effect>,
     refresh_wanted: bool,
     now: Instant,
@@ -174,7 +207,11 @@ impl Engine {
             cluster: Arc::clone(&cluster),
             clients: SlotMap::with_key(),
             links: SlotMap::with_key(),
-            routes: [Vec::new(), Vec::new()],
+            routes: Vec::new(),
+            lanes: Vec::new(),
+            spare_lanes: Vec::new(),
+            look: ClientFlags::LOOKED_AT,
+            watchful: false,
             guarded: false,
             opened: HashMap::new(),
             pool: Pool::default(),
@@ -200,6 +237,7 @@ impl Engine {
             stopping: false,
             counters: Counters::default(),
         };
+        engine.found_lanes();
         engine.adopt(cluster);
         engine
     }
@@ -214,6 +252,7 @@ impl Engine {
         Client {
             id: self.shared.next_client_id(),
             flags,
+            lane: Lane::shared(Protocol::Resp2),
             writes: 0,
             multi_key: 0,
             in_flight: 0,
@@ -222,6 +261,7 @@ impl Engine {
             heard: self.seconds(),
             last_command: "NULL",
             work: None,
+            standing: None,
             about: Box::new(about),
         }
     }
@@ -235,7 +275,11 @@ impl Engine {
     pub fn release(&mut self, key: ClientKey) -> Option<Client> {
         const LASTING: ClientFlags = ClientFlags::AUTHENTICATED.with(ClientFlags::RESP3);
         let client = self.clients.get(key)?;
-        let free = client.work.is_none() && client.in_flight == 0 && !client.flags.any(LASTING.inverse());
+        let free = client.work.is_none()
+            && client.in_flight == 0
+            && client.standing.is_none()
+            && !client.lane.is_leased()
+            && !client.flags.any(LASTING.inverse());
         if free { self.clients.remove(key) } else { None }
     }
 
@@ -243,7 +287,7 @@ impl Engine {
     #[must_use]
     pub fn active_clients(&self) -> usize {
         let since = self.seconds().saturating_sub(1);
-        self.clients.values().filter(|client| client.heard >= since).count()
+        self.clients().filter(|(_, client)| client.heard >= since).count()
     }
 
     /// How many clients this worker has.
@@ -252,9 +296,9 @@ impl Engine {
         self.clients.len()
     }
 
-    /// All clients.
+    /// All clients but Portico's own.
     pub fn clients(&self) -> impl Iterator<Item = (ClientKey, &Client)> {
-        self.clients.iter()
+        self.clients.iter().filter(|(_, client)| !client.flags.has(ClientFlags::AGENT))
     }
 
     /// A client's connection ended or broke: what it still had outstanding is answered to nobody.
@@ -282,14 +326,6 @@ impl Engine {
         self.now.saturating_duration_since(self.shared.started).as_secs() as u32
     }
 
-    /// The protocol's place in `routes`.
-    fn side(protocol: Protocol) -> usize {
-        match protocol {
-            Protocol::Resp2 => 0,
-            Protocol::Resp3 => 1,
-        }
-    }
-
     /// What the shell has to do.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
@@ -297,6 +333,7 @@ impl Engine {
 
     /// Connections to nodes with something to write; the shell writes them and clears each one's mark.
     pub fn take_dirty_links(&mut self, into: &mut Vec<LinkKey>) {
+        self.watchful |= !self.dirty_links.is_empty();
         into.clear();
         std::mem::swap(into, &mut self.dirty_links);
     }

@@ -78,7 +78,10 @@ impl Engine {
             return self.handshake_reply(key, reply);
         }
         if reply[0] == b'>' {
-            return; // a push that nobody asked for (an invalidation after HELLO 3, say)
+            return self.pushed(key, reply);
+        }
+        if link.pipe.in_group() {
+            return self.group_reply(key, reply);
         }
         let leased = link.leased_to.is_some();
         let Some((entry, range)) = link.pipe.answered() else {
@@ -102,8 +105,30 @@ impl Engine {
         }
     }
 
+    /// A push: what the lane that it came on is subscribed to or tracks.
     #[cold]
-    fn error_reply(&mut self, node: NodeId, entry: InFlight, reply: &[u8], request: &[u8]) {
+    fn pushed(&mut self, _key: LinkKey, _push: &[u8]) {
+        // One that nobody asked for (an invalidation after HELLO 3, say).
+    }
+
+    /// One of the replies to several requests that count as one.
+    #[cold]
+    fn group_reply(&mut self, key: LinkKey, reply: &[u8]) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(group) = link.pipe.group_reply(reply) else { return };
+        let Some((entry, range)) = link.pipe.answered() else { return };
+        let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
+        if entry.flags.has(RequestFlags::TRANSACTION) {
+            self.transaction_reply(node, entry, &group.refused, reply, &request);
+        } else if is_error(reply) {
+            self.error_reply(node, entry, reply, &request);
+        } else {
+            self.answer(&entry, reply);
+        }
+    }
+
+    #[cold]
+    pub(super) fn error_reply(&mut self, node: NodeId, entry: InFlight, reply: &[u8], request: &[u8]) {
         if entry.flags.has(RequestFlags::IGNORED) {
             return;
         }
@@ -132,6 +157,13 @@ impl Engine {
         let action = decide(event, facts);
         if entry.flags.has(RequestFlags::PROBE) {
             return self.upload_refused(entry.client, event, action);
+        }
+        let went = matches!(action, Action::Pass | Action::Refuse(_));
+        if entry.flags.has(RequestFlags::GUARDED) && !went {
+            return self.answer_nil(&entry);
+        }
+        if !entry.flags.has(RequestFlags::TRANSACTION) && (went || matches!(action, Action::Ask { .. })) {
+            self.watch_failed(entry.client);
         }
         match action {
             Action::Pass => match event {
@@ -188,6 +220,9 @@ impl Engine {
         let outstanding = work.queue.outstanding_count();
         if outstanding == 0 && work.parked.is_empty() {
             client.flags.clear(ClientFlags::CAREFUL);
+            if client.flags.has(ClientFlags::BLOCKED) {
+                return self.unblock(key);
+            }
         }
         if client.flags.has(ClientFlags::STALLED)
             && (outstanding < Self::RESUME_AT || client.flags.has(ClientFlags::CAREFUL))

@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use portico_resp::encode;
+use portico_resp::{Protocol, encode};
 use portico_slots::NodeId;
 
 use super::Engine;
-use crate::backend::{ClientKey, InFlight, RequestFlags};
+use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
 use crate::plan::{Action, Refusal};
 use crate::session::{Attempt, ClientFlags, Parked, PendingFlags, Target};
 
@@ -127,7 +127,7 @@ impl Engine {
         loop {
             let Some(client) = self.clients.get_mut(key) else { return false };
             let in_flight = client.in_flight;
-            let protocol = client.protocol();
+            let lane = client.lane;
             let Some(work) = client.work.as_deref_mut() else { return false };
             let Some(parked) = work.parked.front() else {
                 self.wake(key);
@@ -151,7 +151,7 @@ impl Engine {
                     None => (owner, false),
                 },
             };
-            let link = node.and_then(|node| self.route(protocol, node));
+            let link = node.and_then(|node| self.route(lane, node));
             let Some(client) = self.clients.get_mut(key) else { return false };
             let Some(work) = client.work.as_deref_mut() else { return false };
             if let Some(link_key) = link {
@@ -212,8 +212,8 @@ impl Engine {
     fn cannot_run_any_more(&self, entry: &InFlight, node: NodeId) -> bool {
         let topology = &self.cluster.topology;
         let Some(index) = topology.index_of(&node) else { return true };
-        let side = self.clients.get(entry.client).map_or(0, |client| Self::side(client.protocol()));
-        self.routes[side][usize::from(index)] != Default::default()
+        let lane = self.clients.get(entry.client).map_or(Lane::shared(Protocol::Resp2), |client| client.lane);
+        self.routes[lane.index()][usize::from(index)] != Default::default()
             || topology.owner(entry.slot).is_some_and(|owner| topology.node(owner).id != node)
     }
 

@@ -16,6 +16,8 @@ pub(super) enum Flow {
     Done,
     /// Cannot be sent yet; is looked at again later.
     Wait(Stall),
+    /// Sent; nothing more of this client runs before it is answered.
+    Block,
     /// Nothing more is read from this client.
     Close,
 }
@@ -153,10 +155,10 @@ impl Engine {
     pub(super) fn send(&mut self, key: ClientKey, slot: Slot, traits: Traits, request: &[u8]) -> Flow {
         let Some(owner) = self.cluster.topology.owner(slot) else { return self.unreachable(key, slot) };
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        let protocol = client.protocol();
-        let link_key = self.routes[Self::side(protocol)][usize::from(owner)];
+        let lane = client.lane;
+        let link_key = self.routes[lane.index()][usize::from(owner)];
         let Some(link) = self.links.get_mut(link_key) else {
-            self.route(protocol, owner);
+            self.route(lane, owner);
             return self.unreachable(key, slot);
         };
         if link.pipe.outstanding_bytes() > Self::MOST_ON_LINK {
@@ -207,9 +209,9 @@ impl Engine {
         };
         // Not every request of a pipeline waits its own turn for a master that is long gone.
         let topology = &self.cluster.topology;
-        let side = Self::side(client.protocol());
+        let lane = client.lane;
         let trouble = topology.owner(slot).map(|owner| topology.node(owner).id);
-        let trouble = trouble.and_then(|node| self.backoffs.get(&(node, side))).map(|backoff| backoff.since);
+        let trouble = trouble.and_then(|node| self.backoffs.get(&(node, lane))).map(|backoff| backoff.since);
         let since = trouble.map_or(waiting, |trouble| trouble.min(waiting));
         if self.now.saturating_duration_since(since) < self.config.failover_timeout {
             return Flow::Wait(Stall::Unreachable);
@@ -257,6 +259,12 @@ impl Engine {
         Some(seq)
     }
 
+    /// Registers a request that is answered with [`Engine::settle`].
+    pub(super) fn begin_wait(&mut self, key: ClientKey, traits: Traits) -> Option<u32> {
+        let work = self.clients.get_mut(key)?.work.as_deref_mut()?;
+        Some(work.queue.push(Pending::sent(LinkKey::default(), 0, traits.pending().with(PendingFlags::FAN))))
+    }
+
     /// Sends one part of a registered request. `encode` appends its bytes.
     pub(super) fn send_part(
         &mut self,
@@ -290,8 +298,8 @@ impl Engine {
         slot: Slot,
     ) -> Result<LinkKey, Flow> {
         let Some(client) = self.clients.get(key) else { return Err(Flow::Close) };
-        let protocol = client.protocol();
-        let link = node.and_then(|node| self.route(protocol, node));
+        let lane = client.lane;
+        let link = node.and_then(|node| self.route(lane, node));
         let Some(link) = link else { return Err(self.unreachable(key, slot)) };
         if self.links.get(link).is_some_and(|link| link.pipe.outstanding_bytes() > Self::MOST_ON_LINK) {
             return Err(Flow::Wait(Stall::Backpressure));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Effect, Engine, LinkState};
+use super::{Effect, Engine, Link, LinkState};
 use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
 use crate::session::{Client, ClientFlags};
 use crate::topology::Cluster;
@@ -58,9 +58,7 @@ impl Engine {
     #[must_use]
     pub fn sleep(&self) -> Duration {
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
-        let busy =
-            self.links.values().any(|link| !link.pipe.is_empty() || !matches!(link.state, LinkState::Ready));
-        let until = if busy { until.min(self.next_check) } else { until };
+        let until = if self.watchful { until.min(self.next_check) } else { until };
         until.saturating_duration_since(self.now)
     }
 
@@ -87,9 +85,9 @@ impl Engine {
         let wanted: Vec<_> = self.orphans.iter().map(super::retry::Orphan::wanted).collect();
         for (client, node) in wanted {
             let Some(client) = self.clients.get(client) else { continue };
-            let protocol = client.protocol();
+            let lane = client.lane;
             if let Some(index) = self.cluster.topology.index_of(&node) {
-                self.route(protocol, index);
+                self.route(lane, index);
             }
         }
         let clients = &self.clients;
@@ -126,12 +124,15 @@ impl Engine {
     fn go_on(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.flags.clear(ClientFlags::AWOKEN);
-        if !client.flags.has(ClientFlags::STALLED) {
+        if !client.flags.has(ClientFlags::STALLED) || client.flags.has(ClientFlags::BLOCKED) {
             return;
         }
         client.flags.clear(ClientFlags::STALLED);
         self.serve_kept(key);
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.flags.has(ClientFlags::BLOCKED) {
+            return self.effects.push(Effect::ResumeClient(key));
+        }
         if client.flags.has(ClientFlags::STALLED) {
             return;
         }
@@ -144,6 +145,9 @@ impl Engine {
 
     fn check_links(&mut self) {
         self.check_draining();
+        let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
+        self.watchful =
+            self.links.values().any(|link| waits(link) || !matches!(link.state, LinkState::Ready));
         let (now, limit) = (self.now, self.config.failover_timeout);
         let mut silent = false;
         let mut given_up: Vec<LinkKey> = Vec::new();
@@ -154,7 +158,7 @@ impl Engine {
                     undrained.extend(link.passing);
                 }
             } else if !link.pipe.is_empty() && now >= link.moved + SILENT {
-                silent = true;
+                silent |= !link.patient;
                 // Slow is not dead: only what the cluster too misses is given up, and not before its time.
                 let topology = &self.cluster.topology;
                 let missed = topology.index_of(&link.node).is_none_or(|index| {
@@ -210,6 +214,7 @@ impl Engine {
                 .collect();
             idle.into_iter().for_each(|key| self.close_client(key));
         }
+        self.close_idle_lanes();
         self.publish();
     }
 
@@ -255,6 +260,9 @@ impl Engine {
     pub fn client_ended(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref() else { return self.close_client(key) };
+        if client.is_waiting() {
+            return self.close_client(key); // nobody would hear what it waits for
+        }
         if work.queue.is_empty() && work.out.is_empty() && !client.flags.has(ClientFlags::STALLED) {
             return self.close_client(key);
         }

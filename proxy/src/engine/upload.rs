@@ -8,7 +8,7 @@ use portico_slots::{Slot, slot};
 
 use super::send::{Flow, Traits};
 use super::{Effect, Engine};
-use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::{Args, Handling, Resolved};
 use crate::plan::{Action, Event, Refusal, RequestArgs};
 use crate::session::{Client, ClientFlags, Pending, PendingFlags, Stage, Stall, Upload};
@@ -121,7 +121,7 @@ impl Engine {
         let topology = &self.cluster.topology;
         let node = asking.and_then(|address| topology.find(&address)).or_else(|| topology.owner(slot));
         let node = node.map(|node| topology.node(node).id);
-        let link = node.and_then(|node| self.open(node, protocol, Some(key)));
+        let link = node.and_then(|node| self.open(node, protocol, Lane::shared(protocol), Some(key)));
         let pause = self.after(Self::TICK * 4);
         let Some(upload) = self.upload_mut(key) else { return false };
         match link {

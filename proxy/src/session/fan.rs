@@ -25,8 +25,8 @@ pub enum FanKind {
     Scan(ScanCursor),
     /// SCAN's last step: the keys that the last node told, held until the nodes' map is seen to be the walk's.
     ScanConfirm(ScanCursor, Vec<u8>),
-    /// CLIENT LIST from every worker.
-    ClientList,
+    /// What every worker answered.
+    Workers,
 }
 
 /// A request that is split over nodes (or workers) and not answered yet.

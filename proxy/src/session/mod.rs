@@ -1,13 +1,21 @@
 //! One client's state, without its socket: who it is, what it asked for and what it still has to be told.
 
 mod attempt;
+mod block;
 mod fan;
 mod queue;
+mod standing;
 mod state;
+mod task;
+mod transaction;
 mod upload;
 
 pub use attempt::{Attempt, Parked, Target};
+pub use block::Block;
 pub use fan::{Fan, FanKind};
 pub use queue::{Pending, PendingFlags, ReplyQueue};
+pub use standing::Standing;
 pub use state::{About, Client, ClientFlags, Stall, Work};
+pub use task::Task;
+pub use transaction::{Exec, Transaction};
 pub use upload::{Stage, Upload};

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use portico_resp::{Protocol, RequestScanner};
 
-use super::{Attempt, Fan, Parked, ReplyQueue, Upload};
-use crate::backend::LinkKey;
+use super::{Attempt, Fan, Parked, ReplyQueue, Standing, Upload};
+use crate::backend::{Lane, LinkKey};
 
 /// Yes-or-no facts of a client, in one word that the fast path tests at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientFlags(u16);
+pub struct ClientFlags(u32);
 
 impl ClientFlags {
     /// May run commands: authenticated, or no password is asked for.
@@ -36,6 +36,32 @@ impl ClientFlags {
     pub const ENDED: Self = Self(1 << 8);
     /// A node waits until this client has drained its replies.
     pub const THROTTLING: Self = Self(1 << 9);
+    /// Is in a transaction: its commands are queued.
+    pub const MULTI: Self = Self(1 << 11);
+    /// Watches keys.
+    pub const WATCHING: Self = Self(1 << 12);
+    /// Waits for an answer before which nothing else of it runs; it is read on.
+    pub const BLOCKED: Self = Self(1 << 13);
+    /// Is subscribed to something.
+    pub const SUBSCRIBED: Self = Self(1 << 14);
+    /// Is told of every command.
+    pub const MONITOR: Self = Self(1 << 15);
+    /// Is told when keys that it read change.
+    pub const TRACKING: Self = Self(1 << 16);
+    /// CLIENT REPLY OFF.
+    pub const REPLY_OFF: Self = Self(1 << 17);
+    /// CLIENT REPLY SKIP: the next command is not answered.
+    pub const REPLY_SKIP: Self = Self(1 << 18);
+    /// CLIENT NO-EVICT.
+    pub const NO_EVICT: Self = Self(1 << 19);
+    /// CLIENT NO-TOUCH.
+    pub const NO_TOUCH: Self = Self(1 << 20);
+    /// Is one of Portico's own, without a connection: runs requests for a client that waits for them.
+    pub const AGENT: Self = Self(1 << 21);
+
+    /// Those with which a request is looked at before it is sent.
+    pub const LOOKED_AT: Self =
+        Self::MULTI.with(Self::SUBSCRIBED).with(Self::REPLY_OFF).with(Self::REPLY_SKIP).with(Self::TRACKING);
 
     /// Whether every flag of `other` is set.
     #[inline]
@@ -181,6 +207,8 @@ pub struct Client {
     pub id: u64,
     /// Yes-or-no facts.
     pub flags: ClientFlags,
+    /// The connections that its requests take.
+    pub lane: Lane,
     /// Outstanding writes.
     pub writes: u32,
     /// Outstanding requests with several keys in one slot.
@@ -197,11 +225,24 @@ pub struct Client {
     pub last_command: &'static str,
     /// Buffers, while it has work.
     pub work: Option<Box<Work>>,
+    /// What lasts from one request to the next; none for most.
+    pub standing: Option<Box<Standing>>,
     /// The rest.
     pub about: Box<About>,
 }
 
 impl Client {
+    /// Whether it waits for something that may never come.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.standing.as_deref().is_some_and(|standing| standing.block.is_some())
+    }
+
+    /// What lasts from one request to the next; begins it if there was none.
+    pub fn standing(&mut self) -> &mut Standing {
+        self.standing.get_or_insert_default()
+    }
+
     /// The protocol that it speaks.
     #[inline]
     #[must_use]

@@ -14,7 +14,7 @@ use crate::engine::Gather;
 pub enum Message {
     /// Serve this client.
     Serve(Box<Handed>),
-    /// Tell of your clients.
+    /// A question of one worker to all.
     Gather(Gather),
     /// A worker's answer to [`Message::Gather`].
     Gathered {
@@ -25,7 +25,7 @@ pub enum Message {
         /// Who answers.
         worker: usize,
         /// The answer.
-        lines: Vec<u8>,
+        answer: Vec<u8>,
     },
     /// The map changed: look at it.
     Topology,

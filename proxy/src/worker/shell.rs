@@ -23,7 +23,6 @@ use super::{Listener, Mailbox, Message, Post, Stream};
 use crate::backend::{ClientKey, LinkKey};
 use crate::config::Config;
 use crate::engine::{Effect, Engine};
-use crate::local::client_line;
 use crate::session::ClientFlags;
 use crate::stats::Shared;
 use crate::topology::{RefreshRequests, SharedCluster};
@@ -397,9 +396,8 @@ impl Shell {
 
     #[inline]
     fn write_client(&mut self, key: ClientKey) {
-        let (Some(socket), Some(client)) = (self.clients.get_mut(key), self.engine.client_mut(key)) else {
-            return;
-        };
+        let Some(socket) = self.clients.get_mut(key) else { return self.engine.agent_told(key) };
+        let Some(client) = self.engine.client_mut(key) else { return };
         client.flags.clear(ClientFlags::DIRTY);
         let mut told = 0;
         if let Some(work) = client.work.as_deref() {
@@ -463,6 +461,10 @@ impl Shell {
                     post.send(Message::Gather(gather.clone()));
                 }
             }
+            Effect::Gathered { to, client, seq, answer } => {
+                let worker = self.options.worker;
+                self.options.posts[to].send(Message::Gathered { client, seq, worker, answer });
+            }
         }
     }
 
@@ -470,24 +472,9 @@ impl Shell {
         while let Some(message) = self.options.mailbox.next() {
             match message {
                 Message::Serve(handed) => self.serve(*handed),
-                Message::Gather(gather) => {
-                    let mut lines = String::new();
-                    let now = Instant::now();
-                    let seconds = now.saturating_duration_since(self.options.shared.started).as_secs() as u32;
-                    for (_, client) in
-                        self.engine.clients().filter(|(_, client)| gather.filter.admits(client))
-                    {
-                        client_line(client, now, seconds, &mut lines);
-                    }
-                    self.options.posts[gather.worker].send(Message::Gathered {
-                        client: gather.client,
-                        seq: gather.seq,
-                        worker: self.options.worker,
-                        lines: lines.into_bytes(),
-                    });
-                }
-                Message::Gathered { client, seq, worker, lines } => {
-                    self.engine.gathered(client, seq, worker, &lines);
+                Message::Gather(gather) => self.engine.asked(&gather),
+                Message::Gathered { client, seq, worker, answer } => {
+                    self.engine.gathered(client, seq, worker, &answer);
                 }
                 Message::Topology => {}
                 Message::Stop => self.stop(),

@@ -1,0 +1,83 @@
+//! Agents: clients of Portico's own, without a connection, that run requests for a client that waits for them.
+//!
+//! Whatever takes several steps (a transaction over several slots) is a [`Task`]: its agent sends the requests of a
+//! step as any client would, with everything that routing, redirects and failover need, and the replies of all of
+//! them are the reason for the next step. The client that waits has one request outstanding, which the task answers
+//! at its end. A client that goes away does not stop its agent.
+
+use super::Engine;
+use crate::backend::ClientKey;
+use crate::session::{About, ClientFlags, Task};
+
+impl Engine {
+    /// Hires an agent for `owner`'s request `task.seq()`. It takes over the owner's lane, if that has one of its own.
+    pub(super) fn hire(&mut self, owner: ClientKey, task: Task) -> Option<ClientKey> {
+        let mut agent = self.new_client(About::new(None, None, self.now));
+        let client = self.clients.get_mut(owner)?;
+        agent.flags = ClientFlags::AUTHENTICATED.with(ClientFlags::AGENT);
+        if client.flags.has(ClientFlags::RESP3) {
+            agent.flags.set(ClientFlags::RESP3);
+        }
+        let shared = crate::backend::Lane::shared(client.protocol());
+        agent.lane = std::mem::replace(&mut client.lane, shared);
+        agent.standing().task = Some(task);
+        let lane = agent.lane;
+        let key = self.add_client(agent);
+        if lane.is_leased() {
+            self.lanes[lane.index()].holder = Some(key);
+        }
+        Some(key)
+    }
+
+    /// Sends an agent's requests; [`Engine::agent_told`] is called when all are answered.
+    pub(super) fn instruct(&mut self, agent: ClientKey, requests: &[u8]) {
+        self.client_input(agent, requests);
+    }
+
+    /// An agent was told something: if that was all, its task goes on. Called by the shell in place of a write.
+    pub fn agent_told(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.flags.clear(ClientFlags::DIRTY);
+        let Some(work) = client.work.as_deref_mut() else { return };
+        if !client.flags.has(ClientFlags::AGENT) || !work.queue.is_empty() || !work.input.is_empty() {
+            return;
+        }
+        let replies = std::mem::take(&mut work.out);
+        let Some(task) = client.standing().task.take() else { return };
+        match self.go_on_with(key, task, &replies) {
+            Some(task) => {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.standing().task = Some(task);
+                }
+            }
+            None => self.dismiss(key),
+        }
+    }
+
+    /// The next step of a task. None: it is done.
+    fn go_on_with(&mut self, agent: ClientKey, task: Task, replies: &[u8]) -> Option<Task> {
+        match task {
+            Task::Exec(exec) => self.exec_step(agent, exec, replies).map(Task::Exec),
+        }
+    }
+
+    pub(super) fn dismiss(&mut self, agent: ClientKey) {
+        let Some(client) = self.clients.remove(agent) else { return };
+        if client.lane.is_leased() {
+            self.give_back(client.lane);
+        }
+        if let Some(work) = client.work {
+            self.pool.give_work(work);
+        }
+    }
+
+    /// Answers a request that was registered with `begin_wait`, in its place in the order.
+    pub(super) fn settle(&mut self, key: ClientKey, seq: u32, reply: &[u8]) {
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
+        if let Some(pending) = work.queue.complete(seq, reply, &mut work.out) {
+            self.completed(key, pending);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! EXEC of a transaction that is more than one transaction of one node: its steps, one after another.
+//!
+//! Each group is a transaction of its own, so nothing guards the whole: it stops at the first failure, and once
+//! something has run the reply is an error that says what ran, never nil.
+
+use portico_resp::{Items, Protocol, encode, is_error, is_null, replies};
+use portico_slots::Slot;
+
+use super::Engine;
+use super::send::{Flow, Traits};
+use crate::backend::ClientKey;
+use crate::command::{Handling, Local, Resolved};
+use crate::plan::{Plan, Step, with_queued};
+use crate::session::{ClientFlags, Exec, Task, Transaction};
+use crate::topology::Cluster;
+
+impl Engine {
+    /// Begins a transaction that is run step by step. Its client waits for the end.
+    pub(super) fn exec_in_steps(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        transaction: Transaction,
+        plan: Plan,
+        watched: &[Slot],
+    ) -> Flow {
+        let steps = steps(cluster, plan, &transaction, watched);
+        let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
+        let replies = vec![None; transaction.ranges.len()];
+        let exec = Box::new(Exec { owner: key, seq, transaction, steps, begun: 0, replies });
+        let Some(agent) = self.hire(key, Task::Exec(exec)) else { return Flow::Close };
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        client.flags.clear(ClientFlags::MULTI);
+        if client.flags.has(ClientFlags::WATCHING) {
+            // The watch goes with the lane.
+            client.flags.clear(ClientFlags::WATCHING);
+            let standing = client.standing();
+            standing.watched.clear();
+            if let Some(agent) = self.clients.get_mut(agent) {
+                agent.flags.set(ClientFlags::WATCHING);
+                agent.standing().watched = watched.to_vec();
+            }
+        }
+        self.begin_step(agent);
+        Flow::Block
+    }
+
+    /// Has an agent begin the next step of its transaction, or the ones that Portico answers itself.
+    fn begin_step(&mut self, agent: ClientKey) {
+        let Some(client) = self.clients.get_mut(agent) else { return };
+        let Some(Task::Exec(mut exec)) = client.standing().task.take() else { return };
+        let mut requests = Vec::new();
+        while requests.is_empty() {
+            let Some(step) = exec.steps.get(exec.begun).cloned() else { break };
+            exec.begun += 1;
+            let queued = |at: usize| &exec.transaction.requests[exec.transaction.ranges[at].clone()];
+            match step {
+                Step::Group(slot, commands) => {
+                    if let Some(client) = self.clients.get_mut(agent) {
+                        client.standing().home = Some(slot);
+                    }
+                    encode::command(&mut requests, &[b"MULTI"]);
+                    commands.iter().for_each(|&at| requests.extend_from_slice(queued(at)));
+                    encode::command(&mut requests, &[b"EXEC"]);
+                }
+                Step::Alone(at) => {
+                    let request = queued(at).to_vec();
+                    match self.answer_own(exec.owner, &request) {
+                        Some(reply) => exec.replies[at] = Some(reply),
+                        None => requests = request,
+                    }
+                }
+            }
+        }
+        if requests.is_empty() {
+            self.finish_exec(agent, &exec, None);
+            return self.dismiss(agent);
+        }
+        if let Some(client) = self.clients.get_mut(agent) {
+            client.standing().task = Some(Task::Exec(exec));
+        }
+        self.instruct(agent, &requests);
+    }
+
+    /// An agent's step was answered. None: the transaction is done with.
+    pub(super) fn exec_step(
+        &mut self,
+        agent: ClientKey,
+        mut exec: Box<Exec>,
+        told: &[u8],
+    ) -> Option<Box<Exec>> {
+        let reply = replies(told).last().unwrap_or_default();
+        match exec.steps.get(exec.begun.wrapping_sub(1)) {
+            Some(Step::Group(_, commands)) => {
+                if is_error(reply) || is_null(reply) {
+                    self.finish_exec(agent, &exec, Some(reply));
+                    return None;
+                }
+                for (&at, item) in commands.iter().zip(Items::new(reply).into_iter().flatten()) {
+                    exec.replies[at] = Some(item.to_vec());
+                }
+            }
+            Some(&Step::Alone(at)) => exec.replies[at] = Some(reply.to_vec()),
+            None => {}
+        }
+        if exec.begun == exec.steps.len() {
+            self.finish_exec(agent, &exec, None);
+            return None;
+        }
+        if let Some(client) = self.clients.get_mut(agent) {
+            client.standing().task = Some(Task::Exec(exec));
+        }
+        self.begin_step(agent);
+        None
+    }
+
+    /// Answers EXEC. `failure`: what a group was answered in place of its replies.
+    fn finish_exec(&mut self, agent: ClientKey, exec: &Exec, failure: Option<&[u8]>) {
+        let protocol = self.clients.get(agent).map_or(Protocol::Resp2, |client| client.protocol());
+        self.forget_watch(agent);
+        let mut reply = Vec::new();
+        let ran = exec.replies.iter().flatten().count();
+        match failure {
+            None => {
+                encode::array_header(&mut reply, exec.replies.len());
+                for item in &exec.replies {
+                    match item {
+                        Some(item) => reply.extend_from_slice(item),
+                        None => encode::null(&mut reply, protocol),
+                    }
+                }
+            }
+            Some(failure) if ran == 0 => reply.extend_from_slice(failure),
+            Some(failure) => {
+                let why = match failure {
+                    nil if is_null(nil) => "a watched key was touched".to_owned(),
+                    error => String::from_utf8_lossy(&error[1..]).trim_end().to_owned(),
+                };
+                let name = |at: usize| {
+                    let request = &exec.transaction.requests[exec.transaction.ranges[at].clone()];
+                    with_queued(request, |args| args.text(0).to_lowercase()).unwrap_or_default()
+                };
+                let done: Vec<String> = exec
+                    .replies
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, reply)| reply.is_some())
+                    .take(20)
+                    .map(|(at, _)| format!("{} {}", at + 1, name(at)))
+                    .collect();
+                let text = format!(
+                    "ERR EXEC stopped after {ran} of {} commands had run ({}), since its keys are in several slots: {why}",
+                    exec.replies.len(),
+                    done.join(", ")
+                );
+                encode::error(&mut reply, text);
+            }
+        }
+        self.settle(exec.owner, exec.seq, &reply);
+    }
+
+    /// What Portico answers itself, from what it knows of the client. None: it is no such command.
+    fn answer_own(&mut self, owner: ClientKey, request: &[u8]) -> Option<Vec<u8>> {
+        let cluster = std::sync::Arc::clone(&self.cluster);
+        with_queued(request, |args| {
+            let Resolved::Command(command) = cluster.table.resolve(args) else { return None };
+            let Handling::Local(what) = command.handling else { return None };
+            if matches!(what, Local::ClientList | Local::ConfigGet | Local::ConfigSet) {
+                return None;
+            }
+            let mut made = Vec::new();
+            self.answer_local(owner, &cluster, what, args, &mut made)?;
+            Some(made)
+        })?
+    }
+}
+
+/// The steps of a plan, and before them the questions about watched slots that no group is in.
+fn steps(cluster: &Cluster, plan: Plan, transaction: &Transaction, watched: &[Slot]) -> Vec<Step> {
+    let owner = |slot| cluster.topology.owner(slot);
+    let mut steps = match plan {
+        Plan::Steps { steps, .. } => steps,
+        Plan::Native { slot, .. } => {
+            let home = slot.or(watched.first().copied()).unwrap_or(0);
+            vec![Step::Group(home, (0..transaction.ranges.len()).collect())]
+        }
+    };
+    let first = steps.iter().find_map(|step| match step {
+        Step::Group(slot, _) => Some(*slot),
+        Step::Alone(_) => None,
+    });
+    // An EXEC ends the whole watch of its connection, and asks about all of it: one a node.
+    let mut asked = vec![first.and_then(owner)];
+    for &slot in watched {
+        if !asked.contains(&owner(slot)) {
+            asked.push(owner(slot));
+            steps.insert(0, Step::Group(slot, Vec::new()));
+        }
+    }
+    steps
+}

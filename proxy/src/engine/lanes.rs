@@ -1,0 +1,139 @@
+//! Lanes: sets of connections, at most one to a node. Two are everybody's, one is Portico's own, and the rest are
+//! leased to one client at a time: while it is blocked, watches keys or tracks them.
+
+use std::time::{Duration, Instant};
+
+use portico_resp::Protocol;
+use portico_slots::NodeIndex;
+
+use super::{Engine, LinkState};
+use crate::backend::{ClientKey, Lane, LinkKey};
+use crate::session::ClientFlags;
+
+/// What is known of a lane besides its connections.
+#[derive(Debug)]
+pub(super) struct LaneState {
+    /// What is spoken on it.
+    pub(super) protocol: Protocol,
+    /// Who leases it.
+    pub(super) holder: Option<ClientKey>,
+    /// Requests that set up each of its connections, as they are sent; each has to be answered with OK.
+    pub(super) setup: Vec<Vec<u8>>,
+    /// Since when nobody leases it.
+    idle: Instant,
+}
+
+/// A lane that nobody leased for so long gives its connections back.
+const KEEP_IDLE: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// The lanes that are always there.
+    pub(super) fn found_lanes(&mut self) {
+        for protocol in [Protocol::Resp2, Protocol::Resp3, Protocol::Resp2] {
+            self.add_lane(protocol);
+        }
+    }
+
+    fn add_lane(&mut self, protocol: Protocol) -> Lane {
+        let lane = Lane(self.lanes.len() as u16);
+        self.lanes.push(LaneState { protocol, holder: None, setup: Vec::new(), idle: self.now });
+        self.routes.push(vec![LinkKey::default(); self.cluster.topology.nodes().len()]);
+        lane
+    }
+
+    /// A lane of a client's own. None when there are as many as there may be (`max-leases`).
+    ///
+    /// The caller puts the client on it (`Engine::take_lane`) when nothing of the client is outstanding.
+    pub(super) fn lease(&mut self, protocol: Protocol, holder: ClientKey) -> Option<Lane> {
+        let spare = self.spare_lanes.iter().rposition(|lane| self.lanes[lane.index()].protocol == protocol);
+        let lane = match spare {
+            Some(at) => self.spare_lanes.remove(at),
+            None if self.lanes.len() < self.config.max_leases + usize::from(Lane::CONTROL.0) + 1 => {
+                self.add_lane(protocol)
+            }
+            // One that speaks the other protocol has to give way.
+            None => {
+                let lane = self.spare_lanes.pop()?;
+                self.close_lane(lane);
+                self.lanes[lane.index()].protocol = protocol;
+                lane
+            }
+        };
+        self.lanes[lane.index()].holder = Some(holder);
+        Some(lane)
+    }
+
+    /// The client's requests take a lane of its own from now on, if it has none. Returns whether it has one.
+    pub(super) fn take_lane(&mut self, key: ClientKey) -> bool {
+        let Some(client) = self.clients.get(key) else { return false };
+        if client.lane.is_leased() {
+            return true;
+        }
+        let protocol = client.protocol();
+        let Some(lane) = self.lease(protocol, key) else { return false };
+        if let Some(client) = self.clients.get_mut(key) {
+            client.lane = lane;
+        }
+        true
+    }
+
+    /// The client shares connections again, unless it watches or tracks keys.
+    pub(super) fn leave_lane(&mut self, key: ClientKey) {
+        const STAYS: ClientFlags = ClientFlags::WATCHING.with(ClientFlags::TRACKING);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let lane = client.lane;
+        if !lane.is_leased() || client.flags.any(STAYS) {
+            return;
+        }
+        client.lane = Lane::shared(client.protocol());
+        self.give_back(lane);
+    }
+
+    /// Nobody uses a lane any more: its connections serve the next, if nothing is known to be left on them.
+    pub(super) fn give_back(&mut self, lane: Lane) {
+        let state = &mut self.lanes[lane.index()];
+        state.holder = None;
+        state.idle = self.now;
+        if !state.setup.is_empty() {
+            state.setup.clear();
+            self.close_lane(lane);
+        }
+        self.spare_lanes.push(lane);
+    }
+
+    /// Closes a lane's connections. What is outstanding on them is nobody's any more.
+    pub(super) fn close_lane(&mut self, lane: Lane) {
+        for key in self.links_of(lane) {
+            self.lose_link(key);
+        }
+    }
+
+    /// All connections of a lane, whatever their state.
+    pub(super) fn links_of(&self, lane: Lane) -> Vec<LinkKey> {
+        self.links.iter().filter(|(_, link)| link.lane == lane).map(|(key, _)| key).collect()
+    }
+
+    /// Lanes that nobody leased for a while give their connections back.
+    pub(super) fn close_idle_lanes(&mut self) {
+        let now = self.now;
+        let lanes = &self.lanes;
+        let old = |lane: Lane| {
+            let state = &lanes[lane.index()];
+            lane.is_leased() && state.holder.is_none() && now >= state.idle + KEEP_IDLE
+        };
+        let idle: Vec<LinkKey> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.leased_to.is_none() && old(link.lane))
+            .map(|(key, _)| key)
+            .collect();
+        idle.into_iter().for_each(|key| self.lose_link(key));
+    }
+
+    /// The connection of a lane to a node that takes requests, if it stands.
+    pub(super) fn standing(&self, lane: Lane, node: NodeIndex) -> Option<LinkKey> {
+        let key = *self.routes.get(lane.index())?.get(usize::from(node))?;
+        let link = self.links.get(key)?;
+        matches!(link.state, LinkState::Ready).then_some(key)
+    }
+}

@@ -1,0 +1,125 @@
+//! Commands that Portico answers itself.
+
+use portico_resp::encode;
+
+use super::fan::Audience;
+use super::send::{Flow, Traits};
+use super::{Engine, Question};
+use crate::backend::ClientKey;
+use crate::command::{Command, Local};
+use crate::local::{self, Context};
+use crate::plan::{Merge, RequestArgs};
+use crate::session::{FanKind, Stall};
+use crate::topology::Cluster;
+
+impl Engine {
+    /// What Portico answers itself.
+    pub(super) fn locally(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        what: Local,
+        request: &[u8],
+        words: &RequestArgs<'_>,
+    ) -> Flow {
+        match what {
+            Local::ClientList => {
+                return match local::client_filter(words) {
+                    Ok(filter) => self.fan_workers(key, command, Question::List(filter)),
+                    Err(error) => self.refuse(key, error.as_bytes()),
+                };
+            }
+            Local::ConfigGet if !local::names_own_setting(words) => {
+                return self.send_anywhere(key, cluster, Traits::question(), request);
+            }
+            Local::ConfigSet if !local::names_own_setting(words) => {
+                let kind = FanKind::Merge(Merge::Same);
+                return self.fan_nodes(
+                    key,
+                    cluster,
+                    (command.name, Traits::of(command)),
+                    Audience::Nodes,
+                    kind,
+                    request,
+                );
+            }
+            _ => {}
+        }
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let outstanding = client.work.as_deref().map_or(0, |work| work.queue.outstanding_count());
+        if matches!(what, Local::Hello | Local::Reset) && outstanding > 0 {
+            return Flow::Wait(Stall::Order); // the protocol of what is outstanding must not change
+        }
+        if what == Local::Hello && cluster.topology.masters().is_empty() {
+            // Which version the nodes have is not known yet.
+            let waiting = match client.stall {
+                Some((Stall::Unreachable, since)) => self.now.saturating_duration_since(since),
+                _ => std::time::Duration::ZERO,
+            };
+            if waiting < self.config.failover_timeout {
+                return Flow::Wait(Stall::Unreachable);
+            }
+        }
+        if what == Local::Reset {
+            self.end_session(key);
+        }
+        let mut made = std::mem::take(&mut self.made);
+        made.clear();
+        self.answer_local(key, cluster, what, words, &mut made);
+        self.reply_now(key, &made);
+        self.made = made;
+        if what == Local::Quit {
+            self.close_when_told(key);
+            return Flow::Close;
+        }
+        Flow::Done
+    }
+
+    /// The reply to a command that Portico answers from what it knows. None: the client is gone.
+    pub(super) fn answer_local(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        what: Local,
+        words: &RequestArgs<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
+        let mut context = Context {
+            client: self.clients.get_mut(key)?,
+            config: &self.config,
+            shared: &self.shared,
+            version: &cluster.version,
+            now: self.now,
+            out,
+        };
+        let context = &mut context;
+        match what {
+            Local::Auth => local::auth(context, words),
+            Local::Hello => local::hello(context, words),
+            Local::Ping => local::ping(context, words),
+            Local::Echo => local::echo(context, words),
+            Local::Quit => encode::simple(context.out, "OK"),
+            Local::Reset => local::reset(context),
+            Local::Select => local::select(context, words),
+            Local::Move => local::move_key(context, words),
+            Local::SwapDb => local::swap_db(context, words),
+            Local::WhoAmI => encode::bulk(context.out, b"default"),
+            Local::ClientId => encode::integer(context.out, context.client.id.cast_signed()),
+            Local::ClientGetName => local::client_name(context),
+            Local::ClientSetName => local::set_name(context, words),
+            Local::ClientSetInfo => local::set_info(context, words),
+            Local::ClientInfo => local::client_info(context),
+            Local::ClusterDisabled => local::cluster_disabled(context),
+            Local::ConfigGet => local::config_get(context, words),
+            Local::ConfigSet => local::config_set(context, words),
+            Local::ClientList => {}
+        }
+        Some(())
+    }
+
+    /// RESET: nothing lasts of what the client began.
+    fn end_session(&mut self, key: ClientKey) {
+        self.discard(key);
+    }
+}

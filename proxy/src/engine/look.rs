@@ -1,0 +1,68 @@
+//! Requests that are looked at before they run: of clients that are in a transaction, subscribed, or not let in yet.
+
+use portico_resp::{Arg, Protocol};
+
+use super::Engine;
+use super::send::Flow;
+use crate::backend::ClientKey;
+use crate::command::{Command, Flags, Handling, Transaction};
+use crate::session::ClientFlags;
+use crate::topology::Cluster;
+
+impl Engine {
+    /// As [`Engine::dispatch`] goes on, in the order in which Redis checks (`processCommand`).
+    #[cold]
+    pub(super) fn look_first(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let (flags, protocol) = (client.flags, client.protocol());
+        if !flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
+            return self.reject(key, command, b"NOAUTH Authentication required.");
+        }
+        if flags.has(ClientFlags::SUBSCRIBED)
+            && protocol == Protocol::Resp2
+            && !runs_while_subscribed(command)
+        {
+            let text = format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+                 this context",
+                command.name
+            );
+            return self.reject(key, command, text.as_bytes());
+        }
+        if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
+            return self.queue(key, command, request);
+        }
+        self.run(key, cluster, command, request, args)
+    }
+}
+
+/// Commands that a RESP2 client may send while it is subscribed.
+fn runs_while_subscribed(command: &Command) -> bool {
+    const NAMES: [&str; 9] = [
+        "subscribe",
+        "ssubscribe",
+        "psubscribe",
+        "unsubscribe",
+        "sunsubscribe",
+        "punsubscribe",
+        "ping",
+        "quit",
+        "reset",
+    ];
+    NAMES.contains(&command.name)
+}
+
+/// Commands that a transaction does not queue.
+fn runs_in_multi(command: &Command) -> bool {
+    match command.handling {
+        Handling::Transaction(what) => what != Transaction::Unwatch,
+        _ => ["quit", "reset"].contains(&command.name),
+    }
+}

@@ -1,0 +1,323 @@
+//! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
+//!
+//! What MULTI began is queued here and checked as Redis checks it. EXEC sends MULTI, the queue and EXEC back to back
+//! as one request, so that nothing comes between and no connection has to be reserved. Keys are watched on
+//! connections of the client's own.
+
+use portico_resp::{count_requests, encode};
+use portico_slots::{NodeId, Slot, slot};
+
+use super::Engine;
+use super::dispatch::session_slot;
+use super::send::{Flow, Traits};
+use crate::backend::{ClientKey, InFlight, RequestFlags};
+use crate::command::{Args, Command, Flags, Handling, Transaction};
+use crate::config::CrossSlot;
+use crate::local;
+use crate::plan::{Event, Merge, Outcome, Plan, RequestArgs, plan_transaction, transaction_outcome};
+use crate::session::{self, ClientFlags, Stall};
+use crate::topology::Cluster;
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+
+impl Engine {
+    pub(super) fn transaction(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        what: Transaction,
+        request: &[u8],
+        args: &[portico_resp::Arg],
+    ) -> Flow {
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let queues = client.flags.has(ClientFlags::MULTI);
+        match what {
+            Transaction::Multi if queues => self.refuse(key, b"ERR MULTI calls can not be nested"),
+            Transaction::Multi => {
+                client.flags.set(ClientFlags::MULTI);
+                self.reply_ok(key)
+            }
+            Transaction::Exec if queues => self.exec(key, cluster),
+            Transaction::Exec => self.refuse(key, b"ERR EXEC without MULTI"),
+            Transaction::Discard if queues => {
+                self.discard(key);
+                self.reply_ok(key)
+            }
+            Transaction::Discard => self.refuse(key, b"ERR DISCARD without MULTI"),
+            Transaction::Watch if queues => self.refuse(key, b"ERR WATCH inside MULTI is not allowed"),
+            Transaction::Watch => self.watch(key, cluster, command, request, args),
+            Transaction::Unwatch => self.unwatch(key),
+        }
+    }
+
+    pub(super) fn reply_ok(&mut self, key: ClientKey) -> Flow {
+        self.reply_now(key, b"+OK\r\n");
+        Flow::Done
+    }
+
+    /// Queues a command.
+    pub(super) fn queue(&mut self, key: ClientKey, command: &Command, request: &[u8]) -> Flow {
+        if command.flags.has(Flags::NO_MULTI) {
+            return self.turn_away(key, b"ERR Command not allowed inside a transaction");
+        }
+        if let Handling::Refuse(_) | Handling::Later(_) | Handling::Unroutable = command.handling {
+            let text = format!("ERR {} is not available through Portico", command.name.to_uppercase());
+            return self.turn_away(key, text.as_bytes());
+        }
+        let limit = self.config.client_query_buffer_limit;
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let transaction = &mut client.standing().transaction;
+        let start = transaction.requests.len();
+        if !transaction.aborted {
+            transaction.requests.extend_from_slice(request);
+            transaction.ranges.push(start..start + request.len());
+        }
+        if transaction.requests.len() as u64 > limit {
+            self.query_too_long(key);
+            return Flow::Close;
+        }
+        self.reply_now(key, b"+QUEUED\r\n");
+        Flow::Done
+    }
+
+    /// A command was refused: what is being queued will not run.
+    pub(super) fn abort_transaction(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.flags.has(ClientFlags::MULTI)
+        {
+            let transaction = &mut client.standing().transaction;
+            *transaction = session::Transaction { aborted: true, ..session::Transaction::default() };
+        }
+    }
+
+    /// Forgets what was queued, and the watched keys.
+    pub(super) fn discard(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.flags.clear(ClientFlags::MULTI);
+        if let Some(standing) = client.standing.as_deref_mut() {
+            standing.transaction = session::Transaction::default();
+        }
+        self.forget_watch(key);
+    }
+
+    /// EXEC of what was queued.
+    fn exec(&mut self, key: ClientKey, cluster: &Cluster) -> Flow {
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let (id, watching) = (client.id, client.flags.has(ClientFlags::WATCHING));
+        let agent = client.flags.has(ClientFlags::AGENT);
+        let protocol = client.protocol();
+        let standing = client.standing();
+        if standing.transaction.aborted {
+            self.discard(key);
+            return self.refuse(key, b"EXECABORT Transaction discarded because of previous errors.");
+        }
+        if watching && standing.watch_broken {
+            self.discard(key);
+            let mut nil = Vec::new();
+            encode::null_array(&mut nil, protocol);
+            self.reply_now(key, &nil);
+            return Flow::Done;
+        }
+        let transaction = std::mem::take(&mut standing.transaction);
+        let watched = standing.watched.clone();
+        let home = standing.home.or(watched.first().copied()).unwrap_or_else(|| session_slot(cluster, id));
+        let emulates = self.config.cross_slot == CrossSlot::Emulate;
+        let plan = plan_transaction(&cluster.table, &transaction.requests, &transaction.ranges);
+        let flow = match plan {
+            Plan::Native { .. } if transaction.ranges.is_empty() && !watching && !agent => {
+                self.reply_now(key, b"*0\r\n");
+                Flow::Done
+            }
+            // An agent's is a step, whatever else is watched.
+            Plan::Native { slot, signal, keys }
+                if agent || watched.iter().all(|&other| other == slot.unwrap_or(home)) =>
+            {
+                let slot = slot.unwrap_or(home);
+                self.exec_native(key, cluster, slot, signal, keys, &transaction.requests, &watched)
+            }
+            plan => {
+                let mut slots = plan.slots();
+                slots.extend_from_slice(&watched);
+                slots.sort_unstable();
+                slots.dedup();
+                if slots.len() > 1 && !emulates {
+                    self.discard(key);
+                    return self.refuse(
+                        key,
+                        b"EXECABORT Transaction discarded because its keys are in several slots: Portico runs those \
+                          at --cross-slot emulate, one slot after another; or give the keys one {hash tag}",
+                    );
+                }
+                return self.exec_in_steps(key, cluster, transaction, plan, &watched);
+            }
+        };
+        let Some(client) = self.clients.get_mut(key) else { return flow };
+        if matches!(flow, Flow::Wait(_)) {
+            client.standing().transaction = transaction;
+        } else {
+            client.flags.clear(ClientFlags::MULTI);
+        }
+        flow
+    }
+
+    /// Sends a transaction of one slot to its node, as one request.
+    #[expect(clippy::too_many_arguments, reason = "what a transaction is and where it goes")]
+    fn exec_native(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        slot: Slot,
+        signal: bool,
+        keys: u32,
+        requests: &[u8],
+        watched: &[Slot],
+    ) -> Flow {
+        let mut flags = RequestFlags::GROUP.with(RequestFlags::TRANSACTION);
+        let owner = |slot| cluster.topology.owner(slot);
+        if watched.iter().any(|&other| owner(other) == owner(slot)) {
+            flags = flags.with(RequestFlags::GUARDED);
+        }
+        let bytes = [MULTI, requests, EXEC].concat();
+        let flow = self.send(key, slot, Traits { flags, signal, keys }, &bytes);
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if flow == Flow::Done
+            && client.flags.has(ClientFlags::WATCHING)
+            && !client.flags.has(ClientFlags::AGENT)
+        {
+            client.standing().leaving = true;
+            return Flow::Block;
+        }
+        flow
+    }
+
+    /// A node's answer to a transaction.
+    pub(super) fn transaction_reply(
+        &mut self,
+        node: NodeId,
+        entry: InFlight,
+        refused: &[(u32, Box<[u8]>)],
+        reply: &[u8],
+        request: &[u8],
+    ) {
+        match transaction_outcome(refused, reply, count_requests(request).saturating_sub(2)) {
+            Outcome::Answer(reply) => self.answer(&entry, &reply),
+            Outcome::Decide(line) => self.decide(entry, Some(node), Event::Error(&line), request),
+        }
+    }
+
+    /// EXEC's reply when a watched key was touched, or may have been.
+    pub(super) fn answer_nil(&mut self, entry: &InFlight) {
+        let Some(client) = self.clients.get(entry.client) else { return };
+        let mut nil = Vec::new();
+        encode::null_array(&mut nil, client.protocol());
+        self.answer(entry, &nil);
+    }
+
+    fn watch(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[portico_resp::Arg],
+    ) -> Flow {
+        let words = RequestArgs::new(request, args);
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
+            return Flow::Wait(Stall::Order); // its next requests take another way
+        }
+        let mut slots: Vec<Slot> = (1..words.count()).map(|at| slot(words.word(at))).collect();
+        slots.extend_from_slice(&client.standing().watched);
+        slots.sort_unstable();
+        slots.dedup();
+        if slots.len() > 1 && self.config.cross_slot != CrossSlot::Emulate {
+            let text = format!(
+                "{} (Portico watches keys of several slots at --cross-slot emulate; or give the keys one {{hash tag}})",
+                local::CROSSSLOT
+            );
+            return self.refuse(key, text.as_bytes());
+        }
+        if !self.take_lane(key) {
+            return Flow::Wait(Stall::Backpressure);
+        }
+        let flow = self.fan_keys(key, cluster, command, request, args, (1, Merge::KeyOk));
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if flow == Flow::Done {
+            client.flags.set(ClientFlags::WATCHING);
+            client.standing().watched = slots;
+            return Flow::Block;
+        }
+        flow
+    }
+
+    fn unwatch(&mut self, key: ClientKey) -> Flow {
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let outstanding = client.work.as_deref().map_or(0, |work| work.queue.outstanding_count());
+        if client.flags.has(ClientFlags::WATCHING) && outstanding > 0 {
+            return Flow::Wait(Stall::Order);
+        }
+        self.forget_watch(key);
+        self.reply_ok(key)
+    }
+
+    /// The watched keys are of no interest any more, and the connections that they are watched on were not told.
+    pub(super) fn forget_watch(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        if !client.flags.has(ClientFlags::WATCHING) {
+            return;
+        }
+        for link in self.links_of(client.lane) {
+            if let Some(link) = self.links.get_mut(link) {
+                link.pipe.push(UNWATCH, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
+            }
+            self.mark_link(link);
+        }
+        self.end_watch(key);
+    }
+
+    /// EXEC has ended the watch where it ran.
+    pub(super) fn end_watch(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.flags.clear(ClientFlags::WATCHING);
+        let standing = client.standing();
+        standing.watched.clear();
+        standing.watch_broken = false;
+        self.leave_lane(key);
+    }
+
+    /// Keys that a client watches may have changed without notice: its EXEC will not run.
+    pub(super) fn break_watch(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.flags.has(ClientFlags::WATCHING)
+        {
+            client.standing().watch_broken = true;
+        }
+    }
+
+    /// A request failed. If it is a WATCH (nothing else is outstanding then), its EXEC must not run.
+    pub(super) fn watch_failed(&mut self, key: ClientKey) {
+        const WATCHES: ClientFlags = ClientFlags::WATCHING.with(ClientFlags::BLOCKED);
+        if self.clients.get(key).is_some_and(|client| client.flags.has(WATCHES)) {
+            self.break_watch(key);
+        }
+    }
+
+    /// A new map is in force: keys whose slot has another master now are not watched any more.
+    pub(super) fn break_moved_watches(&mut self, before: &Cluster) {
+        let holders: Vec<ClientKey> = self.lanes.iter().filter_map(|lane| lane.holder).collect();
+        for key in holders {
+            let Some(standing) = self.clients.get(key).and_then(|client| client.standing.as_deref()) else {
+                continue;
+            };
+            let owner = |cluster: &Cluster, slot| {
+                cluster.topology.owner(slot).map(|node| cluster.topology.node(node).id)
+            };
+            if standing.watched.iter().any(|&slot| owner(before, slot) != owner(&self.cluster, slot)) {
+                self.break_watch(key);
+            }
+        }
+    }
+}

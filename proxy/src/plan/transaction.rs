@@ -1,0 +1,217 @@
+//! A queued transaction: where each command goes, and in how many steps it has to be run; what its node's answer means.
+
+use std::hash::Hasher as _;
+use std::ops::Range;
+
+use portico_resp::{ErrorCode, Limits, RequestScanner, Scan, is_error};
+use portico_slots::{Slot, slot};
+
+use super::RequestArgs;
+use crate::command::{Args, Command, Fan, Flags, Handling, Local, Resolved, Table};
+
+/// Where one command of a transaction can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Where its keys are.
+    Slot(Slot),
+    /// Wherever the others of its group run.
+    Anywhere,
+    /// Not in a node's transaction: on all nodes, in several slots, or in Portico.
+    Alone,
+}
+
+/// One step of a transaction that cannot run as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Commands that one node runs between MULTI and EXEC, by their places in the queue. Without any: only the
+    /// question whether a watched key of the slot was touched.
+    Group(Slot, Vec<usize>),
+    /// One command by itself, by its place in the queue.
+    Alone(usize),
+}
+
+/// How a transaction is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// As one transaction of one node.
+    Native {
+        /// Of its keys; any will do if it has none.
+        slot: Option<Slot>,
+        /// Wakes or tells others.
+        signal: bool,
+        /// The hash of its keys, 0 for none.
+        keys: u32,
+    },
+    /// Step by step.
+    Steps {
+        /// In the order in which they are run.
+        steps: Vec<Step>,
+        /// The slots of all keys.
+        slots: Vec<Slot>,
+    },
+}
+
+impl Plan {
+    /// The slots of its keys, each once; for a command with keys in several slots also those.
+    #[must_use]
+    pub fn slots(&self) -> Vec<Slot> {
+        match self {
+            Self::Native { slot, .. } => slot.iter().copied().collect(),
+            Self::Steps { slots, .. } => slots.clone(),
+        }
+    }
+}
+
+/// Reads a queued request.
+pub fn with_queued<T>(request: &[u8], read: impl FnOnce(&RequestArgs<'_>) -> T) -> Option<T> {
+    let limits =
+        Limits { max_bulk_len: u64::MAX, large_bulk: u64::MAX, authenticated: true, ..Limits::default() };
+    let mut scanner = RequestScanner::new();
+    match scanner.scan(request, &limits) {
+        Ok(Scan::Complete { .. }) => Some(read(&RequestArgs::new(request, scanner.args()))),
+        _ => None,
+    }
+}
+
+/// Plans a transaction whose queued requests lie at `ranges` of `requests`.
+///
+/// A command that cannot run in a node's transaction ends the groups before it: the order of effects is kept. Between
+/// two such commands the groups follow one another in the order in which their slots first appear, those that can
+/// wake somebody last.
+#[must_use]
+pub fn plan_transaction(table: &Table, requests: &[u8], ranges: &[Range<usize>]) -> Plan {
+    let mut keys = std::hash::DefaultHasher::new();
+    let mut slots = Vec::new();
+    let mut steps = Vec::new();
+    let mut groups: Vec<(Slot, bool, Vec<usize>)> = Vec::new();
+    let mut anywhere: Vec<usize> = Vec::new();
+    let mut signal = false;
+    for (at, range) in ranges.iter().enumerate() {
+        let placed = with_queued(&requests[range.clone()], |args| {
+            let Resolved::Command(command) = table.resolve(args) else { return (Place::Alone, false) };
+            let place = place(command, args, &mut slots, &mut keys);
+            (place, signals(command, place))
+        });
+        let (place, signals) = placed.unwrap_or((Place::Alone, false));
+        signal |= signals;
+        match place {
+            Place::Slot(slot) => match groups.iter_mut().find(|(of, ..)| *of == slot) {
+                Some((_, group_signals, group)) => {
+                    *group_signals |= signals;
+                    group.push(at);
+                }
+                None => groups.push((slot, signals, vec![at])),
+            },
+            Place::Anywhere => anywhere.push(at),
+            Place::Alone => {
+                end_groups(&mut groups, &mut anywhere, &mut steps);
+                steps.push(Step::Alone(at));
+            }
+        }
+    }
+    slots.sort_unstable();
+    slots.dedup();
+    if steps.is_empty() && groups.len() <= 1 {
+        let slot = groups.first().map(|(slot, ..)| *slot);
+        let keys = if slot.is_some() { keys.finish() as u32 | 1 } else { 0 };
+        return Plan::Native { slot, signal, keys };
+    }
+    end_groups(&mut groups, &mut anywhere, &mut steps);
+    Plan::Steps { steps, slots }
+}
+
+/// Groups become steps; what can run anywhere joins the last of them, since it may tell of what the others did.
+fn end_groups(groups: &mut Vec<(Slot, bool, Vec<usize>)>, anywhere: &mut Vec<usize>, steps: &mut Vec<Step>) {
+    groups.sort_by_key(|(_, signals, _)| *signals);
+    let Some((_, _, last)) = groups.last_mut() else {
+        return steps.extend(anywhere.drain(..).map(Step::Alone));
+    };
+    last.append(anywhere);
+    last.sort_unstable();
+    steps.extend(groups.drain(..).map(|(slot, _, group)| Step::Group(slot, group)));
+}
+
+fn place(
+    command: &Command,
+    args: &RequestArgs<'_>,
+    slots: &mut Vec<Slot>,
+    hasher: &mut impl std::hash::Hasher,
+) -> Place {
+    let native = match command.handling {
+        Handling::Key | Handling::KeyUnlessBlock | Handling::Copy | Handling::Fan(_) => true,
+        Handling::Channel | Handling::Any => true,
+        Handling::Local(what) => matches!(what, Local::Ping | Local::Echo),
+        _ => false,
+    };
+    if !native || matches!(command.handling, Handling::Fan(Fan::Mset)) && args.count().is_multiple_of(2) {
+        return Place::Alone;
+    }
+    let mut positions = Vec::new();
+    if command.key_positions(args, &mut positions).is_err() {
+        return Place::Anywhere; // any node has the error for it
+    }
+    let mut found = positions.iter().map(|&at| args.word(at as usize)).inspect(|key| {
+        hasher.write_usize(key.len());
+        hasher.write(key);
+    });
+    let Some(first) = found.next().map(slot) else { return Place::Anywhere };
+    slots.push(first);
+    let before = slots.len();
+    slots.extend(found.map(slot).filter(|other| *other != first));
+    if slots.len() > before { Place::Alone } else { Place::Slot(first) }
+}
+
+/// Whether a command can wake or tell somebody; a script without keys can do anything.
+fn signals(command: &Command, place: Place) -> bool {
+    let script = command.is_script() && !command.flags.has(Flags::READONLY);
+    command.flags.has(Flags::SIGNAL) || script && place == Place::Anywhere
+}
+
+/// What a node's answer to a transaction means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ran, or will not: this is the reply.
+    Answer(Vec<u8>),
+    /// It did not run, for the reason that this error line gives.
+    Decide(Vec<u8>),
+}
+
+/// What the replies to MULTI, the queued commands and EXEC mean. `refused`: errors before EXEC's reply, by place.
+#[must_use]
+pub fn transaction_outcome(refused: &[(u32, Box<[u8]>)], reply: &[u8], queued: u32) -> Outcome {
+    if !is_error(reply) {
+        return Outcome::Answer(reply.to_vec());
+    }
+    if !reply.starts_with(b"-EXECABORT") && !reply.starts_with(b"-ERR EXEC without MULTI") {
+        return Outcome::Decide(reply.to_vec());
+    }
+    let is = |wanted: fn(&ErrorCode<'_>) -> bool| {
+        let line = refused
+            .iter()
+            .map(|(_, line)| line)
+            .find(|line| ErrorCode::parse(line).is_some_and(|code| wanted(&code)));
+        line.map(|line| line.to_vec())
+    };
+    if let Some(moved) = is(|code| matches!(code, ErrorCode::Moved { .. })) {
+        return Outcome::Decide(moved);
+    }
+    if let Some(ask) = is(|code| matches!(code, ErrorCode::Ask { .. })) {
+        // Followed only if the node has none of the keys; otherwise it has some of them until the slot is closed.
+        let asked =
+            refused.iter().filter(|(_, line)| matches!(ErrorCode::parse(line), Some(ErrorCode::Ask { .. })));
+        let all = asked.count() as u32 == queued;
+        return Outcome::Decide(if all { ask } else { TRYAGAIN.to_vec() });
+    }
+    let waits = |code: &ErrorCode<'_>| {
+        use ErrorCode as E;
+        matches!(code, E::TryAgain | E::ClusterDown | E::Loading | E::MasterDown | E::ReadOnly | E::NoAuth)
+    };
+    if let Some(line) = is(waits) {
+        return Outcome::Decide(line);
+    }
+    let Some((_, first)) = refused.first() else { return Outcome::Answer(reply.to_vec()) };
+    let why = first.strip_prefix(b"-ERR ").or(first.strip_prefix(b"-")).unwrap_or(first);
+    Outcome::Answer([b"-EXECABORT Transaction discarded because of: ", why].concat())
+}
+
+const TRYAGAIN: &[u8] = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n";

@@ -1,0 +1,24 @@
+//! What lasts from one request to the next: a transaction, watched keys, subscriptions. Most clients have none.
+
+use portico_slots::Slot;
+
+use super::{Block, Task, Transaction};
+
+/// What a client has beyond who it is.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// What MULTI began.
+    pub transaction: Transaction,
+    /// The slots of the keys that it watches.
+    pub watched: Vec<Slot>,
+    /// A connection on which keys are watched was lost or redirected: EXEC answers nil.
+    pub watch_broken: bool,
+    /// Stops watching once it was answered.
+    pub leaving: bool,
+    /// An agent's: where a transaction without keys goes.
+    pub home: Option<Slot>,
+    /// What it is blocked in.
+    pub block: Option<Block>,
+    /// What an agent does.
+    pub task: Option<Task>,
+}

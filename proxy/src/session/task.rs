@@ -1,0 +1,10 @@
+//! What an agent is doing, between two of its steps.
+
+use super::Exec;
+
+/// A task of several steps that one of Portico's own clients carries out for a real one.
+#[derive(Debug)]
+pub enum Task {
+    /// EXEC of a transaction that is more than one group on one node.
+    Exec(Box<Exec>),
+}
