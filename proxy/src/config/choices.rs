@@ -67,7 +67,7 @@ pub enum CrossSlot {
     Refuse,
     /// Commands whose keys are independent are split and merged; the rest is refused.
     FanOut,
-    /// Everything works, one slot at a time. A later release: the setting refuses it.
+    /// Transactions too, one slot at a time.
     Emulate,
 }
 

@@ -7,7 +7,7 @@ use super::values::{
     GB, KB, MB, choice, items, memory, milliseconds, number, optional, permissions, seconds, secret_file,
     show_list, show_memory,
 };
-use super::{Choice, CrossSlot, Invalid, Secret, Setting};
+use super::{Choice, Invalid, Secret, Setting};
 
 /// More threads than this have never helped anybody.
 pub(super) const MAX_WORKERS: usize = 256;
@@ -175,16 +175,10 @@ pub static SETTINGS: &[Setting] = &[
     .list(),
     Setting::new(
         "cross-slot",
-        "refuse|fan-out",
-        "Commands with keys in several slots: refuse them as a cluster does, or split and merge those whose keys \
-         are independent",
-        |config, text| {
-            let supported = choice(text).ok().filter(|level| *level != CrossSlot::Emulate);
-            config.cross_slot = supported.ok_or_else(|| {
-                Invalid::must_be("one of: refuse, fan-out (emulate comes with a later release)")
-            })?;
-            Ok(())
-        },
+        "refuse|fan-out|emulate",
+        "Keys in several slots: refuse them as a cluster does; or split and merge commands whose keys are \
+         independent; or also run transactions, one slot after another, without atomicity across slots",
+        |config, text| choice(text).map(|level| config.cross_slot = level),
         |config| config.cross_slot.name().to_owned(),
     )
     .under(CLUSTER),

@@ -158,7 +158,7 @@ fn a_bad_value_is_named_with_its_origin_and_what_is_allowed() {
         ("nodes", "redis://u:p@a:1 redis://u:q@b:2", "the same credentials"),
         ("node-address-map", "a:1", "must be ANNOUNCED=REACHABLE pairs"),
         ("node-address-map", "a:x=b", "must be ANNOUNCED=REACHABLE pairs"),
-        ("cross-slot", "emulate", "must be one of: refuse, fan-out (emulate comes with a later release)"),
+        ("cross-slot", "all", "must be one of: refuse, fan-out, emulate"),
         ("pipeline-order", "none", "must be one of: slot, signal, strict"),
         ("max-redirections", "x", "must be a number from 1 to 1000"),
         ("failover-timeout", "3600001", "must be a number from 0 to 3600000"),

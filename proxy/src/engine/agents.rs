@@ -10,8 +10,8 @@ use crate::backend::ClientKey;
 use crate::session::{About, ClientFlags, Task};
 
 impl Engine {
-    /// Hires an agent for `owner`'s request `task.seq()`. It takes over the owner's lane, if that has one of its own.
-    pub(super) fn hire(&mut self, owner: ClientKey, task: Task) -> Option<ClientKey> {
+    /// Hires an agent for `owner`. It takes over the owner's lane, if that has one of its own.
+    pub(super) fn hire(&mut self, owner: ClientKey) -> Option<ClientKey> {
         let mut agent = self.new_client(About::new(None, None, self.now));
         let client = self.clients.get_mut(owner)?;
         agent.flags = ClientFlags::AUTHENTICATED.with(ClientFlags::AGENT);
@@ -20,7 +20,6 @@ impl Engine {
         }
         let shared = crate::backend::Lane::shared(client.protocol());
         agent.lane = std::mem::replace(&mut client.lane, shared);
-        agent.standing().task = Some(task);
         let lane = agent.lane;
         let key = self.add_client(agent);
         if lane.is_leased() {
@@ -44,13 +43,15 @@ impl Engine {
         }
         let replies = std::mem::take(&mut work.out);
         let Some(task) = client.standing().task.take() else { return };
-        match self.go_on_with(key, task, &replies) {
-            Some(task) => {
-                if let Some(client) = self.clients.get_mut(key) {
-                    client.standing().task = Some(task);
-                }
-            }
-            None => self.dismiss(key),
+        let task = self.go_on_with(key, task, &replies);
+        self.keep_on(key, task);
+    }
+
+    /// An agent has begun a step of its task; or it is done with, and dismissed.
+    pub(super) fn keep_on(&mut self, agent: ClientKey, task: Option<Task>) {
+        match (task, self.clients.get_mut(agent)) {
+            (Some(task), Some(client)) => client.standing().task = Some(task),
+            _ => self.dismiss(agent),
         }
     }
 
@@ -61,7 +62,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn dismiss(&mut self, agent: ClientKey) {
+    fn dismiss(&mut self, agent: ClientKey) {
         let Some(client) = self.clients.remove(agent) else { return };
         if client.lane.is_leased() {
             self.give_back(client.lane);

@@ -28,7 +28,7 @@ impl Engine {
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         let replies = vec![None; transaction.ranges.len()];
         let exec = Box::new(Exec { owner: key, seq, transaction, steps, begun: 0, replies });
-        let Some(agent) = self.hire(key, Task::Exec(exec)) else { return Flow::Close };
+        let Some(agent) = self.hire(key) else { return Flow::Close };
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         client.flags.clear(ClientFlags::MULTI);
         if client.flags.has(ClientFlags::WATCHING) {
@@ -41,14 +41,14 @@ impl Engine {
                 agent.standing().watched = watched.to_vec();
             }
         }
-        self.begin_step(agent);
+        let task = self.begin_step(agent, exec).map(Task::Exec);
+        self.keep_on(agent, task);
         Flow::Block
     }
 
-    /// Has an agent begin the next step of its transaction, or the ones that Portico answers itself.
-    fn begin_step(&mut self, agent: ClientKey) {
-        let Some(client) = self.clients.get_mut(agent) else { return };
-        let Some(Task::Exec(mut exec)) = client.standing().task.take() else { return };
+    /// Has an agent begin the next step of its transaction; what Portico answers itself needs none. None: it is
+    /// done with.
+    fn begin_step(&mut self, agent: ClientKey, mut exec: Box<Exec>) -> Option<Box<Exec>> {
         let mut requests = Vec::new();
         while requests.is_empty() {
             let Some(step) = exec.steps.get(exec.begun).cloned() else { break };
@@ -74,12 +74,10 @@ impl Engine {
         }
         if requests.is_empty() {
             self.finish_exec(agent, &exec, None);
-            return self.dismiss(agent);
-        }
-        if let Some(client) = self.clients.get_mut(agent) {
-            client.standing().task = Some(Task::Exec(exec));
+            return None;
         }
         self.instruct(agent, &requests);
+        Some(exec)
     }
 
     /// An agent's step was answered. None: the transaction is done with.
@@ -103,15 +101,7 @@ impl Engine {
             Some(&Step::Alone(at)) => exec.replies[at] = Some(reply.to_vec()),
             None => {}
         }
-        if exec.begun == exec.steps.len() {
-            self.finish_exec(agent, &exec, None);
-            return None;
-        }
-        if let Some(client) = self.clients.get_mut(agent) {
-            client.standing().task = Some(Task::Exec(exec));
-        }
-        self.begin_step(agent);
-        None
+        self.begin_step(agent, exec)
     }
 
     /// Answers EXEC. `failure`: what a group was answered in place of its replies.
