@@ -14,8 +14,9 @@ const PAUSE: Duration = Duration::from_millis(6);
 /// Returns how many keys moved.
 ///
 /// # Errors
-/// A node refuses.
+/// The nodes do not agree on who is who, or one refuses.
 pub fn to_and_fro(cluster: &Cluster, slots: &[u16], pair: [usize; 2], lasts: Duration) -> Result<usize> {
+    cluster.wait_until_agreed()?;
     let (moving, began, mut keys) = (SlotMove { cluster, pause: PAUSE }, Instant::now(), 0);
     for &slot in slots.iter().cycle() {
         if began.elapsed() > lasts {
