@@ -154,7 +154,7 @@ fn steady(port: u16) -> Result<()> {
     };
     side_by_side(MEMBERS, alone, || Ok(()))?;
     let (mut one, mut other) = (connect(0, port)?, connect(0, port)?);
-    let [a, b] = [100, 13_000].map(|slot| key_in_slot(slot, "watched"));
+    let [a, b] = ["{watched}a", "{watched}b"];
     let transaction = |one: &mut Client| -> Result<String> {
         one.expect("MULTI", "+OK\r\n")?;
         one.expect(&format!("SET {a} 2"), "+QUEUED\r\n")?;
@@ -163,7 +163,7 @@ fn steady(port: u16) -> Result<()> {
     for (changes, succeeds) in
         [(&["SET"][..], false), (&["DEL", "SET"], false), (&["GET"], true), (&["EXPIRE 100"], false)]
     {
-        for touched in [&a, &b] {
+        for touched in [a, b] {
             one.line(&format!("MSET {a} 1"))?;
             one.line(&format!("MSET {b} 1"))?;
             one.expect(&format!("WATCH {a}"), "+OK\r\n")?;
