@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
 use portico_tests::live::{
-    ErrorWords, fail_over, key_in_slot, side_by_side, tags_in, to_and_fro, wait_until_master,
+    ErrorWords, SlotMove, fail_over, key_in_slot, side_by_side, tags_in, to_and_fro, wait_until_master,
 };
 use portico_tests::{Client, Frame, Portico, encode, show};
 
@@ -229,9 +229,9 @@ fn messages_survive_what_happens_to_the_cluster() -> Result<()> {
         sleep(Duration::from_secs(1));
         cluster.node(0).kill()?;
         wait_until_master(&cluster, 3)?;
-        // Whoever moves a slot and leaves it there must not lose its subscribers either.
-        portico_tests::live::SlotMove { cluster: &cluster, pause: Duration::from_millis(5) }
-            .run(moved[0], 1, 3)?;
+        // Who moves a slot and leaves it there must not lose its subscribers either.
+        cluster.wait_until_agreed()?;
+        SlotMove { cluster: &cluster, pause: Duration::from_millis(5) }.run(moved[0], 1, 3)?;
         sleep(Duration::from_secs(3));
         settled.store(true, Ordering::Relaxed);
         sleep(Duration::from_millis(1500));
