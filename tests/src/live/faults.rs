@@ -1,5 +1,6 @@
 //! What goes on in a cluster for a while: slots that go to and fro, replicas that become masters.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,7 +11,10 @@ use super::{SlotMove, master_index, wait_until};
 /// Pause before each key of a slot that moves, and at both ends.
 const PAUSE: Duration = Duration::from_millis(6);
 
-/// Moves slots from one master to another and back, one after the other, for so long; all are back in the end.
+/// The last move's config epoch has reached everybody by then; a node that does not know it could claim it as well.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Moves slots from one master to another and all of them back, again and again for so long; all are back in the end.
 /// Returns how many keys moved.
 ///
 /// # Errors
@@ -18,11 +22,13 @@ const PAUSE: Duration = Duration::from_millis(6);
 pub fn to_and_fro(cluster: &Cluster, slots: &[u16], pair: [usize; 2], lasts: Duration) -> Result<usize> {
     cluster.wait_until_agreed()?;
     let (moving, began, mut keys) = (SlotMove { cluster, pause: PAUSE }, Instant::now(), 0);
-    for &slot in slots.iter().cycle() {
-        if began.elapsed() > lasts {
-            break;
+    while began.elapsed() < lasts {
+        for [from, to] in [pair, [pair[1], pair[0]]] {
+            for &slot in slots {
+                keys += moving.run(slot, from, to)?;
+            }
+            sleep(TURN);
         }
-        keys += moving.run(slot, pair[0], pair[1])? + moving.run(slot, pair[1], pair[0])?;
     }
     Ok(keys)
 }
