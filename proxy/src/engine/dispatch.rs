@@ -113,7 +113,8 @@ impl Engine {
             }
             Handling::Scan => self.scan(key, cluster, command, request, args),
             Handling::Any => self.send_anywhere(key, cluster, Traits::question(), request),
-            Handling::Channel => self.send(key, slot(words.word(1)), Traits::of(command), request),
+            Handling::PubSub(what) => self.pubsub(key, cluster, command, what, request, args),
+            Handling::Monitor => self.monitor(key),
             Handling::Debug => {
                 if !matches!(command.keys, Keys::None) {
                     return self.by_keys(key, cluster, command, request, args);

@@ -179,7 +179,7 @@ impl Engine {
 
     /// A part's reply: kept, or if it was the last, the reason for the one reply.
     pub(super) fn part_answered(&mut self, entry: &InFlight, reply: &[u8]) {
-        let limit = self.config.client_output_buffer_limit;
+        let limit = self.config.client_output_buffer_limit.normal.hard();
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let Some(work) = client.work.as_deref_mut() else { return };
         let first = work.queue.first();
@@ -250,6 +250,9 @@ impl Engine {
                 super::scan::tell(told, &keys, &mut made);
             }
             FanKind::Workers => self.tell_gathered(&fan, &mut made),
+            FanKind::PubSub(who, pattern) if !failed => {
+                self.tell_who(&fan.parts, &who, pattern.as_deref(), &mut made);
+            }
             FanKind::Merge(rule) => merge(rule, fan.name, &fan.parts, fan.protocol, &mut made),
             _ => merge(Merge::First, fan.name, &fan.parts, fan.protocol, &mut made),
         }

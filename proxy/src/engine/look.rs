@@ -5,7 +5,7 @@ use portico_resp::{Arg, Protocol};
 use super::Engine;
 use super::send::Flow;
 use crate::backend::ClientKey;
-use crate::command::{Command, Flags, Handling, Transaction};
+use crate::command::{Command, Flags, Handling, PubSub, Transaction};
 use crate::session::ClientFlags;
 use crate::topology::Cluster;
 
@@ -36,8 +36,17 @@ impl Engine {
             );
             return self.reject(key, command, text.as_bytes());
         }
+        if flags.has(ClientFlags::MONITOR)
+            && (command.flags.has(Flags::READONLY) || command.flags.has(Flags::WRITE))
+        {
+            return self.reject(key, command, b"ERR Replica can't interact with the keyspace");
+        }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
             return self.queue(key, command, request);
+        }
+        let publishes = matches!(command.handling, Handling::PubSub(PubSub::Publish | PubSub::Spublish));
+        if flags.has(ClientFlags::SUBSCRIBED) && publishes {
+            return self.publish_as_listener(key, cluster, command, request, args);
         }
         self.run(key, cluster, command, request, args)
     }

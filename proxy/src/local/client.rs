@@ -8,6 +8,7 @@ use portico_resp::encode;
 use super::Context;
 use crate::command::Args;
 use crate::plan::RequestArgs;
+use crate::pubsub::Kind;
 use crate::session::{Client, ClientFlags, Unblock};
 
 /// Which clients CLIENT LIST tells of.
@@ -15,6 +16,10 @@ use crate::session::{Client, ClientFlags, Unblock};
 pub enum ClientFilter {
     /// All.
     All,
+    /// Those that are subscribed to nothing.
+    Normal,
+    /// Those that are subscribed to something.
+    PubSub,
     /// None: of a type that Portico does not have.
     Nobody,
     /// Those with these numbers.
@@ -27,6 +32,8 @@ impl ClientFilter {
     pub fn admits(&self, client: &Client) -> bool {
         match self {
             Self::All => true,
+            Self::Normal => !client.flags.has(ClientFlags::SUBSCRIBED),
+            Self::PubSub => client.flags.has(ClientFlags::SUBSCRIBED),
             Self::Nobody => false,
             Self::Ids(ids) => ids.contains(&client.id),
         }
@@ -41,8 +48,9 @@ pub fn filter(args: &RequestArgs<'_>) -> Result<ClientFilter, String> {
     match args.count() {
         2 => Ok(ClientFilter::All),
         4 if args.is(2, "type") => match args.text(3).to_ascii_lowercase().as_str() {
-            "normal" => Ok(ClientFilter::All),
-            "master" | "replica" | "slave" | "pubsub" => Ok(ClientFilter::Nobody),
+            "normal" => Ok(ClientFilter::Normal),
+            "pubsub" => Ok(ClientFilter::PubSub),
+            "master" | "replica" | "slave" => Ok(ClientFilter::Nobody),
             _ => Err(format!("ERR Unknown client type '{}'", args.text(3))),
         },
         count if count > 3 && args.is(2, "id") => (3..count)
@@ -144,21 +152,28 @@ pub fn client_line(client: &Client, now: Instant, seconds: u32, out: &mut String
         .map_or((0, 0, 0), |work| (work.queue.held_bytes(), work.untold(), work.input.len()));
     let flags = match (client.flags.has(ClientFlags::CLOSING), about.peer) {
         (true, _) => "c",
+        _ if client.flags.has(ClientFlags::MONITOR) => "O",
+        _ if client.flags.has(ClientFlags::SUBSCRIBED) => "P",
         (_, None) => "U",
         _ => "N",
     };
+    let listens =
+        |kind| client.standing.as_deref().map_or(0, |standing| standing.subscriptions.len(kind));
     let resp = if client.flags.has(ClientFlags::RESP3) { 3 } else { 2 };
     let total = held + untold + input + size_of::<Client>();
     // Writing to a string cannot fail.
     let _ = writeln!(
         out,
-        "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 \
+        "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={flags} db=0 sub={} psub={} ssub={} multi=-1 \
          qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={untold} oll=0 omem={held} tot-mem={total} \
          events=r cmd={} user=default redir=-1 resp={resp}",
         client.id,
         address(&about.peer),
         address(&about.local),
         about.name,
+        listens(Kind::Channel),
+        listens(Kind::Pattern),
+        listens(Kind::Shard),
         client.last_command,
     );
 }

@@ -8,6 +8,18 @@ use portico_slots::{NodeId, Slot};
 use crate::backend::RequestFlags;
 use crate::plan::scan_cursor::ScanCursor;
 use crate::plan::{Merge, Parts};
+use crate::pubsub::Kind;
+
+/// What is asked about subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// PUBSUB CHANNELS, SHARDCHANNELS.
+    Channels(Kind),
+    /// PUBSUB NUMSUB, SHARDNUMSUB.
+    Subscribers(Kind),
+    /// PUBSUB NUMPAT, of these nodes.
+    Patterns(Vec<NodeId>),
+}
 
 /// What is made of the parts' replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +39,8 @@ pub enum FanKind {
     ScanConfirm(ScanCursor, Vec<u8>),
     /// What every worker answered.
     Workers,
+    /// Who listens to what, and for names the pattern that they have to match.
+    PubSub(Who, Option<Vec<u8>>),
 }
 
 /// A request that is split over nodes (or workers) and not answered yet.

@@ -1,7 +1,11 @@
 //! What all workers share: numbers of clients, and counters that each worker writes alone and a reader adds up.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
+
+use crate::pubsub::{OwnAddresses, Registry};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -137,9 +141,22 @@ pub struct Shared {
     pub run_id: String,
     /// The port that clients connect to.
     pub port: u16,
+    /// Who listens to what.
+    pub pubsub: Arc<Registry>,
+    /// Where Portico's own connections come from, as the nodes see it.
+    pub own_addresses: Arc<OwnAddresses>,
+    notify_events: Mutex<Option<NotifyEvents>>,
     next_client: AtomicU64,
     stopping: AtomicBool,
     slots: Box<[Slot]>,
+}
+
+/// The notify-keyspace-events that a client has set.
+#[derive(Debug)]
+struct NotifyEvents {
+    value: Vec<u8>,
+    /// Nodes that have it, by run id or id.
+    told: HashSet<String>,
 }
 
 impl Shared {
@@ -159,6 +176,9 @@ impl Shared {
             started,
             run_id,
             port,
+            pubsub: Arc::default(),
+            own_addresses: Arc::default(),
+            notify_events: Mutex::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             slots: (0..workers).map(|_| Slot::default()).collect(),
@@ -199,6 +219,25 @@ impl Shared {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// A client sets notify-keyspace-events at these nodes, each named by its run id or its id.
+    pub fn set_notify_events(&self, value: &[u8], told: HashSet<String>) {
+        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
+        *events = Some(NotifyEvents { value: value.to_vec(), told });
+    }
+
+    /// What this node has still to be told of notify-keyspace-events. It is told once.
+    #[must_use]
+    pub fn notify_events_for(&self, id: &str, run_id: Option<&str>) -> Option<Vec<u8>> {
+        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = events.as_mut()?;
+        let known = run_id.is_some_and(|run_id| events.told.contains(run_id)) || events.told.contains(id);
+        if known {
+            return None;
+        }
+        events.told.insert(run_id.unwrap_or(id).to_owned());
+        Some(events.value.clone())
     }
 
     /// A worker tells its figures.
