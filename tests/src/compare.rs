@@ -113,10 +113,14 @@ fn name_in(text: &str, names: &[Name]) -> String {
         return format!("<id:{}>", name.letter);
     }
     let mut text = text.to_owned();
-    // A line of MONITOR.
+    // A line of MONITOR: a time, [database address], and words in quotes. Who asks a node may be another than who
+    // asks Portico.
     let stamp = text.find(" [").filter(|end| text[..*end].parse::<f64>().is_ok());
     if let Some(end) = stamp {
-        text.replace_range(..end, "<time>");
+        let (database, rest) = text[end + 2..].split_once(' ').unwrap_or_default();
+        let (address, words) = rest.split_once(']').unwrap_or_default();
+        let address = if address.contains(':') { "<address>" } else { address };
+        text = format!("<time> [{database} {address}]{words}");
     }
     for Name { letter, id, address, server } in names {
         text = text.replace(address, &format!("<addr:{letter}>")).replace(server, "<server>");
@@ -175,7 +179,7 @@ mod tests {
         assert_eq!(view("@ ", b"*2\r\n:7\r\n$-1\r\n"), "*2\r\n:<id:a>\r\n$-1\r\n");
         assert_eq!(
             view("@ ", b"+1700000000.123456 [0 127.0.0.1:50001] \"client\" \"kill\" \"8\"\r\n"),
-            "+<time> [0 <addr:a>] \"client\" \"kill\" \"<id:b>\"\r\n"
+            "+<time> [0 <address>] \"client\" \"kill\" \"<id:b>\"\r\n"
         );
     }
 
