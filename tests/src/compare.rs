@@ -69,7 +69,12 @@ impl Compare {
             Compare::Fields => match Frame::read(reply).0 {
                 frame if reply.starts_with(b"-") => named(&frame, names),
                 frame => {
-                    fields(&String::from_utf8_lossy(frame.body().unwrap_or_default()), names).into_bytes()
+                    let body = frame.body().unwrap_or_default();
+                    // In RESP3 it is a verbatim text.
+                    let text = body.strip_prefix(b"txt:").unwrap_or(body);
+                    let mut view = vec![reply[0]];
+                    view.extend(fields(&String::from_utf8_lossy(text), names).into_bytes());
+                    view
                 }
             },
         }
@@ -189,8 +194,11 @@ mod tests {
         let list = format!("${}\r\n{list}\r\n", list.len());
         assert_eq!(
             view("= ", list.as_bytes()),
-            "id=<id:a> addr=<addr:a> age= cmd=\nid=<id:b> addr=<addr:b> age= cmd=get"
+            "$id=<id:a> addr=<addr:a> age= cmd=\nid=<id:b> addr=<addr:b> age= cmd=get"
         );
+        let list = "txt:id=9 addr=x\nid=7 addr=127.0.0.1:50001\n";
+        let list = format!("={}\r\n{list}\r\n", list.len());
+        assert_eq!(view("= ", list.as_bytes()), "=id=<id:a> addr=<addr:a>");
         assert_eq!(view("= ", b"-ERR x\r\n"), "-ERR x\r\n");
     }
 
