@@ -1,4 +1,4 @@
-//! What goes on in a cluster for a while: slots that go to and fro, replicas that become masters.
+//! What goes on in a cluster for a while: slots that go to and fro, connections that break, replicas that become masters.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -31,6 +31,16 @@ pub fn to_and_fro(cluster: &Cluster, slots: &[u16], pair: [usize; 2], lasts: Dur
         }
     }
     Ok(keys)
+}
+
+/// Cuts all connections of clients to these nodes, whatever is on its way on them.
+///
+/// # Errors
+/// A node refuses.
+pub fn cut_connections(cluster: &Cluster, nodes: &[usize]) -> Result<()> {
+    nodes
+        .iter()
+        .try_for_each(|&node| cluster.nodes()[node].ask(&["CLIENT", "KILL", "TYPE", "normal"]).map(drop))
 }
 
 /// Waits until a replica has taken its master's place.
