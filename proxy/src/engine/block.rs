@@ -70,7 +70,11 @@ impl Engine {
         if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
             return Flow::Wait(Stall::Order); // it takes another way
         }
-        let (protocol, began) = (client.protocol(), client.stall.map_or(self.now, |(_, since)| since));
+        let protocol = client.protocol();
+        let began = match client.stall {
+            Some((Stall::Backpressure | Stall::Unreachable, since)) => since,
+            _ => self.now,
+        };
         let deadline = match patience {
             Patience::Endless => None,
             Patience::For(time) => Some(began + time),
@@ -100,7 +104,7 @@ impl Engine {
         if flow != Flow::Done {
             return flow;
         }
-        let looked = self.now;
+        let looked = self.now.checked_sub(LOOK_AGAIN).unwrap_or(self.now);
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         if client.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0) {
             self.leave_lane(key);
@@ -177,7 +181,7 @@ impl Engine {
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let (protocol, cancelled) = (client.protocol(), client.flags.has(ClientFlags::AGENT));
         let Some(block) = client.standing().block.clone() else { return };
-        let unblocked = matches!(event, Event::Error(line) if line.starts_with(b"-UNBLOCKED"));
+        let unblocked = matches!(event, Event::Error(line) if ends_wait(line));
         let nothing = nothing_came(block.name, protocol);
         let over = block.deadline.is_some_and(|deadline| deadline <= now);
         match (event, block.timeout, block.unblocked) {
@@ -335,8 +339,9 @@ impl Engine {
             let here = topology.index_of(&link.node);
             let owns = topology.owner(block.slot) == here;
             let open = self.is_open(block.slot);
-            // It belongs at the owner of a slot that stays, or at the target of one that goes.
-            if owns == open && now >= block.looked + LOOK_AGAIN {
+            // It belongs at the owner of a slot that stays, or at the target of one that goes; at the source only if
+            // the source says so.
+            if !owns && !open || owns && open && now >= block.looked + LOOK_AGAIN {
                 astray.push(key);
             }
         }
@@ -348,6 +353,11 @@ impl Engine {
             self.end_wait(key);
         }
     }
+}
+
+/// Whether a wait was ended by CLIENT UNBLOCK, or because a master became a replica, and not by what it waited for.
+fn ends_wait(line: &[u8]) -> bool {
+    line.starts_with(b"-UNBLOCKED client unblocked") || line.starts_with(b"-UNBLOCKED force unblock")
 }
 
 fn left(deadline: Option<Instant>, now: Instant) -> Patience {

@@ -122,6 +122,9 @@ impl Engine {
             Local::ConfigSet => local::config_set(context, words),
             Local::ClientList | Local::ClientUnblock => {}
         }
+        if matches!(what, Local::Hello | Local::Reset) {
+            self.change_lane(key);
+        }
         Some(())
     }
 

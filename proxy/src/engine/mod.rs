@@ -179,6 +179,8 @@ pub struct Engine {
     monitor_waiters: BTreeSet<ClientKey>,
     /// Addresses that connections to nodes had, and when they were closed.
     closed: Vec<(Instant, String)>,
+    /// A redirect was seen: they may wait at the wrong place.
+    look_at_waiting: bool,
     /// Clients whose next request waits.
     stalled: Vec<ClientKey>,
     /// Clients with requests to be sent again.
@@ -255,6 +257,7 @@ impl Engine {
             monitors: BTreeSet::new(),
             monitor_waiters: BTreeSet::new(),
             closed: Vec::new(),
+            look_at_waiting: false,
             stalled: Vec::new(),
             retrying: Vec::new(),
             uploading: Vec::new(),
