@@ -1,29 +1,22 @@
 //! Requests that are looked at before they run: of clients that are in a transaction, subscribed, or not let in yet.
 
-use portico_resp::{Arg, Protocol};
+use portico_resp::Protocol;
 
 use super::Engine;
 use super::send::Flow;
 use crate::backend::ClientKey;
 use crate::command::{Command, Flags, Handling, Transaction};
 use crate::session::ClientFlags;
-use crate::topology::Cluster;
 
 impl Engine {
-    /// As [`Engine::dispatch`] goes on, in the order in which Redis checks (`processCommand`).
+    /// What becomes of a request that does not run now, in the order in which Redis checks (`processCommand`). None:
+    /// it runs.
     #[cold]
-    pub(super) fn look_first(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        command: &Command,
-        request: &[u8],
-        args: &[Arg],
-    ) -> Flow {
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
+    pub(super) fn look_first(&mut self, key: ClientKey, command: &Command, request: &[u8]) -> Option<Flow> {
+        let client = self.clients.get(key)?;
         let (flags, protocol) = (client.flags, client.protocol());
         if !flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
-            return self.reject(key, command, b"NOAUTH Authentication required.");
+            return Some(self.reject(key, command, b"NOAUTH Authentication required."));
         }
         if flags.has(ClientFlags::SUBSCRIBED)
             && protocol == Protocol::Resp2
@@ -34,12 +27,12 @@ impl Engine {
                  this context",
                 command.name
             );
-            return self.reject(key, command, text.as_bytes());
+            return Some(self.reject(key, command, text.as_bytes()));
         }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
-            return self.queue(key, command, request);
+            return Some(self.queue(key, command, request));
         }
-        self.run(key, cluster, command, request, args)
+        None
     }
 }
 
