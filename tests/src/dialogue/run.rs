@@ -14,7 +14,7 @@ use crate::{Client, Compare, encode, show};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Once two servers differ, the next frame often never comes.
-const PATIENCE_AFTER: Duration = Duration::from_millis(500);
+const PATIENCE_AFTER: Duration = Duration::from_millis(300);
 
 /// How long nothing may come where nothing must.
 const SILENCE: Duration = Duration::from_millis(80);
@@ -35,13 +35,22 @@ impl Side<'_> {
         self.servers.iter().try_for_each(|server| server.ask(command).map(drop))
     }
 
+    /// What a dialogue that went wrong may have left running.
+    fn calm(&self) -> Result<()> {
+        for server in &self.servers {
+            let mut connection = server.connect()?;
+            for command in [["SCRIPT", "KILL"], ["FUNCTION", "KILL"], ["CLIENT", "UNPAUSE"]] {
+                // Mostly there is nothing to be killed.
+                connection.call(&command)?;
+            }
+        }
+        Ok(())
+    }
+
     fn clear(&self) -> Result<()> {
         for server in &self.servers {
             let mut connection = server.connect()?;
-            // First of all, or what follows would wait.
-            for command in
-                [&["CLIENT", "UNPAUSE"][..], &["FLUSHALL"], &["SCRIPT", "FLUSH"], &["FUNCTION", "FLUSH"]]
-            {
+            for command in [&["FLUSHALL"][..], &["SCRIPT", "FLUSH"], &["FUNCTION", "FLUSH"]] {
                 connection.ask(command)?;
             }
         }
@@ -128,6 +137,7 @@ impl Run<'_> {
         let mut peers = self.sides.map(|side| Peer::new(side.port));
         let result = self.talk(&mut peers);
         drop(peers);
+        self.sides.iter().try_for_each(|side| side.calm())?;
         self.restore(&before)?;
         result?;
         for side in self.sides {
