@@ -67,6 +67,20 @@ words! {
         ClientInfo = "client-info";
         /// CLIENT LIST.
         ClientList = "client-list";
+        /// CLIENT KILL.
+        ClientKill = "client-kill";
+        /// CLIENT PAUSE.
+        ClientPause = "client-pause";
+        /// CLIENT UNPAUSE.
+        ClientUnpause = "client-unpause";
+        /// CLIENT REPLY.
+        ClientReply = "client-reply";
+        /// CLIENT NO-EVICT.
+        ClientNoEvict = "client-no-evict";
+        /// CLIENT NO-TOUCH, where the nodes have it (7.2).
+        ClientNoTouch = "client-no-touch";
+        /// CLIENT GETREDIR.
+        ClientGetRedir = "client-getredir";
         /// CONFIG GET: Portico's own settings; others are a master's.
         ConfigGet = "config-get";
         /// CONFIG SET: Portico's own settings; others are every node's.
