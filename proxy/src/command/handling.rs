@@ -81,6 +81,8 @@ words! {
         ClientNoTouch = "client-no-touch";
         /// CLIENT GETREDIR.
         ClientGetRedir = "client-getredir";
+        /// CLIENT UNBLOCK.
+        ClientUnblock = "client-unblock";
         /// CONFIG GET: Portico's own settings; others are a master's.
         ConfigGet = "config-get";
         /// CONFIG SET: Portico's own settings; others are every node's.
@@ -109,8 +111,6 @@ words! {
 words! {
     /// What Portico cannot do yet.
     Later {
-        /// Commands that wait.
-        Blocking = "blocking";
         /// Subscriptions.
         PubSub = "pubsub";
         /// Client-side caching.
@@ -119,8 +119,6 @@ words! {
         Monitor = "monitor";
         /// What is about a running script, and its debugger.
         Scripts = "scripts";
-        /// What acts on other clients, or on how this one is answered.
-        Client = "client";
         /// What all nodes say, merged.
         Server = "server";
     }
@@ -131,8 +129,12 @@ words! {
 pub enum Handling {
     /// To the owner of its keys' slot, as it is; without keys to one master, the same for a session.
     Key,
-    /// As [`Handling::Key`], unless it [asks to block](super::asks_to_block): then [`Later::Blocking`].
+    /// As [`Handling::Key`], unless it [asks to block](super::asks_to_block): then [`Handling::Block`].
     KeyUnlessBlock,
+    /// As [`Handling::Key`], but may wait: on a connection of the client's own.
+    Block,
+    /// WAIT and WAITAOF: every shard that the client has written to.
+    Wait,
     /// As [`Handling::Key`], unless it names another database: there is one.
     Copy,
     /// Split by slot.
@@ -171,6 +173,8 @@ impl Handling {
         Some(match (what, which) {
             ("key", "") => Self::Key,
             ("key-unless-block", "") => Self::KeyUnlessBlock,
+            ("block", "") => Self::Block,
+            ("wait", "") => Self::Wait,
             ("copy", "") => Self::Copy,
             ("scan", "") => Self::Scan,
             ("any", "") => Self::Any,

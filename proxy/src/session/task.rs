@@ -7,4 +7,6 @@ use super::Exec;
 pub enum Task {
     /// EXEC of a transaction that is more than one group on one node.
     Exec(Box<Exec>),
+    /// What a cancelled wait took is put back: the command and its request; none once that was sent.
+    PutBack(Option<(&'static str, Vec<u8>)>),
 }
