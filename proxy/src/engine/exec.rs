@@ -69,6 +69,7 @@ impl Engine {
                         Some(reply) => exec.replies[at] = Some(reply),
                         None => requests = request,
                     }
+                    self.speak_as(agent, exec.owner);
                 }
             }
         }
@@ -149,14 +150,13 @@ impl Engine {
         self.settle(exec.owner, exec.seq, &reply);
     }
 
-    /// What Portico answers itself, from what it knows of the client. None: it is no such command.
+    /// What Portico answers itself, from what it knows of one client. None: it is no such command.
     fn answer_own(&mut self, owner: ClientKey, request: &[u8]) -> Option<Vec<u8>> {
         let cluster = std::sync::Arc::clone(&self.cluster);
         with_queued(request, |args| {
             let Resolved::Command(command) = cluster.table.resolve(args) else { return None };
             let Handling::Local(what) = command.handling else { return None };
-            if matches!(what, Local::ClientList | Local::ClientUnblock | Local::ConfigGet | Local::ConfigSet)
-            {
+            if matches!(what, Local::ConfigGet | Local::ConfigSet) {
                 return None;
             }
             let mut made = Vec::new();

@@ -1,18 +1,38 @@
-//! Requests that are looked at before they run: of clients that are in a transaction, subscribed, or not let in yet.
+//! Requests that are looked at before they run: of clients that are in a transaction, subscribed, not let in yet or
+//! do not want to be answered, and of all during CLIENT PAUSE.
 
 use portico_resp::{Arg, Protocol};
 
 use super::Engine;
+use super::quiet::QUIET;
 use super::send::Flow;
 use crate::backend::ClientKey;
 use crate::command::{Command, Flags, Handling, Transaction};
-use crate::session::ClientFlags;
+use crate::plan::RequestArgs;
+use crate::session::{ClientFlags, Stall};
 use crate::topology::Cluster;
 
 impl Engine {
     /// As [`Engine::dispatch`] goes on, in the order in which Redis checks (`processCommand`).
     #[cold]
     pub(super) fn look_first(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        client.last_command = command.name;
+        if client.flags.any(QUIET) {
+            return self
+                .run_quietly(key, command, |engine| engine.look(key, cluster, command, request, args));
+        }
+        self.look(key, cluster, command, request, args)
+    }
+
+    fn look(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
@@ -35,6 +55,9 @@ impl Engine {
                 command.name
             );
             return self.reject(key, command, text.as_bytes());
+        }
+        if self.is_held(key, cluster, command, &RequestArgs::new(request, args)) {
+            return Flow::Wait(Stall::Paused);
         }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
             return self.queue(key, command, request);

@@ -26,7 +26,8 @@ impl PauseCell {
         // The whole of a millisecond that has begun.
         let until = if time.is_zero() { 0 } else { until + 1 };
         let merge = |old: u64| {
-            let (old_until, old_all) = if old >> 1 > millis(now) { (old >> 1, old & 1 == 1) } else { (0, false) };
+            let (old_until, old_all) =
+                if old >> 1 > millis(now) { (old >> 1, old & 1 == 1) } else { (0, false) };
             Some(old_until.max(until) << 1 | u64::from(all || old_all))
         };
         // The closure always has a value.
