@@ -70,6 +70,8 @@ pub fn hello(context: &mut Context<'_>, args: &RequestArgs<'_>) {
             at += 3;
         } else if args.is(at, "setname") && more >= 1 {
             match super::client::valid_name(args.word(at + 1)) {
+                // Before 7.2 it was set whatever follows.
+                Ok(valid) if !super::at_least(context.version, (7, 2)) => context.client.about.name = valid,
                 Ok(valid) => name = Some(valid),
                 Err(error) => return encode::error(context.out, error),
             }

@@ -140,7 +140,7 @@ pub fn client_line(client: &Client, (now, seconds): (Instant, u32), version: &st
     let (held, untold, input) = client
         .work
         .as_deref()
-        .map_or((0, 0, 0), |work| (work.queue.held_bytes(), work.untold(), work.input.len()));
+        .map_or((0, 0, 0), |work| (work.queue.early_bytes(), work.untold(), work.input.len()));
     let standing = client.standing.as_deref();
     let queued = standing.map(|standing| &standing.transaction);
     let multi = match queued {

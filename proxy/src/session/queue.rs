@@ -267,6 +267,12 @@ impl ReplyQueue {
         self.pending.is_empty()
     }
 
+    /// Early replies that wait to be told, in bytes.
+    #[must_use]
+    pub fn early_bytes(&self) -> usize {
+        self.live
+    }
+
     /// Memory that early replies and the queue itself hold, in bytes.
     #[inline]
     #[must_use]
