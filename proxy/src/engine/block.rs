@@ -177,7 +177,7 @@ impl Engine {
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let (protocol, cancelled) = (client.protocol(), client.flags.has(ClientFlags::AGENT));
         let Some(block) = client.standing().block.clone() else { return };
-        let unblocked = matches!(event, Event::Error(line) if line.starts_with(b"-UNBLOCKED"));
+        let unblocked = matches!(event, Event::Error(line) if ends_wait(line));
         let nothing = nothing_came(block.name, protocol);
         let over = block.deadline.is_some_and(|deadline| deadline <= now);
         match (event, block.timeout, block.unblocked) {
@@ -348,6 +348,11 @@ impl Engine {
             self.end_wait(key);
         }
     }
+}
+
+/// Whether a wait was ended by CLIENT UNBLOCK, or because a master became a replica, and not by what it waited for.
+fn ends_wait(line: &[u8]) -> bool {
+    line.starts_with(b"-UNBLOCKED client unblocked") || line.starts_with(b"-UNBLOCKED force unblock")
 }
 
 fn left(deadline: Option<Instant>, now: Instant) -> Patience {

@@ -97,6 +97,22 @@ impl Engine {
         self.give_back(lane);
     }
 
+    /// The client speaks another protocol, perhaps: its requests take connections that speak it too.
+    pub(super) fn change_lane(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let (lane, protocol) = (client.lane, client.protocol());
+        if !lane.is_leased() {
+            client.lane = Lane::shared(protocol);
+        } else if self.lanes[lane.index()].protocol != protocol && client.flags.has(ClientFlags::WATCHING) {
+            // What was watched was watched there.
+            self.forget_watch(key);
+            let Some(client) = self.clients.get_mut(key) else { return };
+            client.flags.set(ClientFlags::WATCHING);
+            client.lane = Lane::shared(protocol);
+            client.standing().watch_broken = true;
+        }
+    }
+
     /// A client is gone: its lane is free, and clean.
     pub(super) fn leave_all(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get(key) else { return };

@@ -137,6 +137,9 @@ impl Engine {
             | Local::ClientReply
             | Local::ClientUnblock => return None,
         }
+        if matches!(what, Local::Hello | Local::Reset) {
+            self.change_lane(key);
+        }
         Some(())
     }
 
