@@ -69,7 +69,12 @@ impl Compare {
             Compare::Fields => match Frame::read(reply).0 {
                 frame if reply.starts_with(b"-") => named(&frame, names),
                 frame => {
-                    fields(&String::from_utf8_lossy(frame.body().unwrap_or_default()), names).into_bytes()
+                    let body = frame.body().unwrap_or_default();
+                    // In RESP3 it is a verbatim text.
+                    let text = body.strip_prefix(b"txt:").unwrap_or(body);
+                    let mut view = vec![reply[0]];
+                    view.extend(fields(&String::from_utf8_lossy(text), names).into_bytes());
+                    view
                 }
             },
         }
@@ -113,10 +118,14 @@ fn name_in(text: &str, names: &[Name]) -> String {
         return format!("<id:{}>", name.letter);
     }
     let mut text = text.to_owned();
-    // A line of MONITOR.
+    // A line of MONITOR: a time, [database address], and words in quotes. Who asks a node may be another than who
+    // asks Portico.
     let stamp = text.find(" [").filter(|end| text[..*end].parse::<f64>().is_ok());
     if let Some(end) = stamp {
-        text.replace_range(..end, "<time>");
+        let (database, rest) = text[end + 2..].split_once(' ').unwrap_or_default();
+        let (address, words) = rest.split_once(']').unwrap_or_default();
+        let address = if address.contains(':') { "<address>" } else { address };
+        text = format!("<time> [{database} {address}]{words}");
     }
     for Name { letter, id, address, server } in names {
         text = text.replace(address, &format!("<addr:{letter}>")).replace(server, "<server>");
@@ -175,7 +184,7 @@ mod tests {
         assert_eq!(view("@ ", b"*2\r\n:7\r\n$-1\r\n"), "*2\r\n:<id:a>\r\n$-1\r\n");
         assert_eq!(
             view("@ ", b"+1700000000.123456 [0 127.0.0.1:50001] \"client\" \"kill\" \"8\"\r\n"),
-            "+<time> [0 <addr:a>] \"client\" \"kill\" \"<id:b>\"\r\n"
+            "+<time> [0 <address>] \"client\" \"kill\" \"<id:b>\"\r\n"
         );
     }
 
@@ -185,8 +194,11 @@ mod tests {
         let list = format!("${}\r\n{list}\r\n", list.len());
         assert_eq!(
             view("= ", list.as_bytes()),
-            "id=<id:a> addr=<addr:a> age= cmd=\nid=<id:b> addr=<addr:b> age= cmd=get"
+            "$id=<id:a> addr=<addr:a> age= cmd=\nid=<id:b> addr=<addr:b> age= cmd=get"
         );
+        let list = "txt:id=9 addr=x\nid=7 addr=127.0.0.1:50001\n";
+        let list = format!("={}\r\n{list}\r\n", list.len());
+        assert_eq!(view("= ", list.as_bytes()), "=id=<id:a> addr=<addr:a>");
         assert_eq!(view("= ", b"-ERR x\r\n"), "-ERR x\r\n");
     }
 

@@ -101,7 +101,24 @@ macro_rules! files {
     };
 }
 
-files!(transactions, watch, transactions_across_slots, blocking, blocking_streams, pubsub, sharded_pubsub);
+files!(
+    transactions,
+    watch,
+    transactions_across_slots,
+    blocking,
+    blocking_streams,
+    pubsub,
+    sharded_pubsub,
+    notifications,
+    scripts,
+    functions,
+    connection,
+    client_kill,
+    client_pause,
+    command,
+    tracking,
+    monitor
+);
 
 #[test]
 fn every_file_is_run() -> Result<()> {

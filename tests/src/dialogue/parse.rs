@@ -188,6 +188,11 @@ impl Dialogue {
     #[must_use]
     pub fn connections(&self) -> Vec<char> {
         let mut letters: Vec<_> = self.lines.iter().filter_map(|line| line.action.connection()).collect();
+        // Also those that say nothing themselves: `<id:b>`.
+        for place in ["<id:", "<addr:"] {
+            let places = self.lines.iter().flat_map(|line| line.text.split(place).skip(1));
+            letters.extend(places.filter_map(|rest| rest.chars().next()));
+        }
         letters.sort_unstable();
         letters.dedup();
         letters
@@ -302,7 +307,7 @@ mod tests {
     #[test]
     fn a_file_has_flags_and_dialogues_with_options() -> Result<()> {
         let text = "with --cross-slot emulate\n\n== one\nwith resp 3\nwith config maxmemory 0\nb: PING\na: PING\n\
-                    # comment\n== two\nwith resp a:3 b:2\na: PING\n== three\na: PING\n";
+                    # comment\n== two\nwith resp a:3 b:2\na: CLIENT KILL ADDR <addr:d> ID <id:c>\n== three\na: PING\n";
         let Script { flags, dialogues, .. } = Script::parse("test", text)?;
         assert_eq!(flags, ["--cross-slot", "emulate"]);
         let [one, two, three] = &dialogues[..] else { panic!("three dialogues") };
@@ -311,6 +316,7 @@ mod tests {
         assert_eq!(one.config, [("maxmemory".to_owned(), "0".to_owned())]);
         assert_eq!(one.connections(), ['a', 'b']);
         assert_eq!(one.lines.iter().map(|line| line.number).collect::<Vec<_>>(), [6, 7]);
+        assert_eq!(two.connections(), ['a', 'c', 'd']);
         assert_eq!(two.protocols, Protocols::Each([('a', 3), ('b', 2)].into()));
         assert_eq!(three.protocols, Protocols::All(vec![2, 3]));
         Ok(())

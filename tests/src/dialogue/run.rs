@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use portico::sandbox::{Connection, Server};
 
 use super::{Action, Dialogue, Frames, Line, Peer, Protocols, Received, Script};
-use crate::{Compare, encode, show};
+use crate::{Client, Compare, encode, show};
 
 /// How long a frame that must come may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -92,14 +92,20 @@ pub fn differences(script: &Script, sides: [&Side<'_>; 2], only: Option<&str>) -
             if std::env::var_os("DIALOGUES_SHOW").is_some() {
                 run.show = Some(format!("\n== {head}\n"));
             }
+            let mut dead = false;
             if let Err(error) = run.whole() {
                 run.differences.push(format!("given up: {error:#}"));
+                dead = sides.iter().any(|side| Client::connect(side.port).is_err());
             }
             if let Some(show) = run.show {
                 eprint!("{show}");
             }
             if !run.differences.is_empty() {
                 all.push(format!("{head}\n{}", run.differences.join("\n")));
+            }
+            if dead {
+                all.push(format!("{}.txt: the rest was not tried, a server has died", script.name));
+                return all;
             }
         }
     }
