@@ -32,7 +32,6 @@ impl Engine {
     /// The owner speaks another protocol since the last step, and so do the replies of the next; but where keys are
     /// watched the agent stays, to be told if one was touched.
     pub(super) fn speak_as(&mut self, agent: ClientKey, owner: ClientKey) {
-        self.follow_protocol(owner);
         let resp3 = self.clients.get(owner).is_some_and(|client| client.flags.has(ClientFlags::RESP3));
         let Some(client) = self.clients.get_mut(agent) else { return };
         if client.lane.is_leased() {
@@ -42,7 +41,7 @@ impl Engine {
         if resp3 {
             client.flags.set(ClientFlags::RESP3);
         }
-        self.follow_protocol(agent);
+        self.change_lane(agent);
     }
 
     /// Sends an agent's requests; [`Engine::agent_told`] is called when all are answered.

@@ -131,22 +131,6 @@ impl Engine {
         }
     }
 
-    /// The client may speak another protocol than before. A lane speaks one: a client that has one of its own leaves
-    /// it, and what it watches there is lost.
-    pub(super) fn follow_protocol(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let (lane, protocol) = (client.lane, client.protocol());
-        if self.lanes[lane.index()].protocol == protocol {
-            return;
-        }
-        client.lane = Lane::shared(protocol);
-        if lane.is_leased() {
-            self.break_watch(key);
-            self.unwatch_on(lane);
-            self.give_back(lane);
-        }
-    }
-
     /// Nobody uses a lane any more: its connections serve the next, if nothing is known to be left on them.
     pub(super) fn give_back(&mut self, lane: Lane) {
         let state = &mut self.lanes[lane.index()];

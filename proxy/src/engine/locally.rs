@@ -78,7 +78,6 @@ impl Engine {
         let mut made = std::mem::take(&mut self.made);
         made.clear();
         self.answer_local(key, cluster, what, words, &mut made);
-        self.follow_protocol(key);
         self.reply_now(key, &made);
         self.made = made;
         if what == Local::Quit {

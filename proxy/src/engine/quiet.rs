@@ -16,7 +16,8 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         if client.flags.has(ClientFlags::AGENT) && (words.is(2, "off") || words.is(2, "skip")) {
             // Redis leaves the reply out of EXEC's, which no client can read then.
-            return self.refuse(key, b"ERR CLIENT REPLY OFF|SKIP inside MULTI is not available through Portico");
+            return self
+                .refuse(key, b"ERR CLIENT REPLY OFF|SKIP inside MULTI is not available through Portico");
         }
         if words.is(2, "on") {
             client.flags.clear(QUIET);
