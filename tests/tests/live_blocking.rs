@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
 use portico_tests::live::{
-    Direct, ErrorWords, error_count, fail_over, key_in_slot, shards, side_by_side, tags_in, to_and_fro,
-    wait_until_master,
+    Direct, ErrorWords, cut_connections, error_count, fail_over, key_in_slot, shards, side_by_side, tags_in,
+    to_and_fro_resting, wait_until_master,
 };
 use portico_tests::{Client, Frame, Portico, Random, show};
 use redis_protocol::resp2::types::BytesFrame;
@@ -20,6 +20,10 @@ const CONSUMERS_OF_ONE: usize = 3;
 const QUITTERS: usize = 3;
 /// Nobody is told nil before his time; Redis' own clock ticks a hundred times a second.
 const EARLY: Duration = Duration::from_millis(20);
+
+/// A node that has lost a slot sends its waiting clients away within a second. A slot that comes back sooner finds its
+/// BLMOVE still there, woken by the first push although the list that it moves to is yet to come: Redis' own fault.
+const GONE: Duration = Duration::from_millis(1200);
 
 /// A list or a sorted set; beside it a list of what was moved out of it.
 struct Queue {
@@ -307,7 +311,8 @@ fn queues_lose_nothing_while_slots_move() -> Result<()> {
     let queues = queues(&tags);
     for (quits, lasts) in [(false, 7), (true, 4)] {
         let work = |me: usize, stop: &AtomicBool| work(me, portico.port(), &queues, quits, stop);
-        let faults = || to_and_fro(&cluster, &moved, [0, 1], Duration::from_secs(lasts));
+        let lasts = Duration::from_secs(lasts);
+        let faults = || to_and_fro_resting(&cluster, &moved, [0, 1], lasts, GONE);
         let (records, keys) = side_by_side(crew(&queues), work, faults)?;
         let late = records.iter().map(|record| record.longest).max().unwrap_or_default();
         let mut direct = Direct::new(&cluster)?;
@@ -346,6 +351,7 @@ fn queues_lose_little_while_masters_die() -> Result<()> {
     let faults = || -> Result<_> {
         sleep(Duration::from_secs(1));
         fail_over(&cluster, [1, 4])?;
+        cut_connections(&cluster, &[2])?;
         sleep(Duration::from_secs(1));
         let killed = Instant::now();
         cluster.node(0).kill()?;
@@ -358,9 +364,11 @@ fn queues_lose_little_while_masters_die() -> Result<()> {
     balance.errors.expect_only(&["UNKNOWN", "CLUSTERDOWN"])?;
     // What a master does in its last moments its replica may not hear of; half a second is far more than it takes.
     let last_moments = killed - Duration::from_millis(500)..killed + Duration::from_millis(300);
-    let blocked = (0..queues.len()).filter(|&queue| in_killed(queue)).count() * CONSUMERS_OF_ONE;
+    // The third shard's connections were cut.
+    let is_hit = |queue: usize| shard_of(queue) != 1;
+    let blocked = (0..queues.len()).filter(|&queue| is_hit(queue)).count() * CONSUMERS_OF_ONE;
     let lost: Vec<_> = balance.missing.iter().filter(|lost| !last_moments.contains(&lost.2)).collect();
-    ensure!(lost.iter().all(|lost| in_killed(lost.1)), "missing where nobody was killed: {lost:?}");
+    ensure!(lost.iter().all(|lost| is_hit(lost.1)), "missing where nothing was lost: {lost:?}");
     ensure!(lost.len() <= blocked, "more than one element a blocked client: {lost:?}");
     let again = balance
         .twice

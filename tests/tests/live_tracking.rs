@@ -11,7 +11,8 @@ use anyhow::{Result, bail, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions, text};
 use portico_slots::{Address, slot};
 use portico_tests::live::{
-    Direct, ErrorWords, fail_over, key_in_slot, shards, side_by_side, to_and_fro, wait_until_master,
+    Direct, ErrorWords, cut_connections, fail_over, key_in_slot, shards, side_by_side, to_and_fro,
+    wait_until_master,
 };
 use portico_tests::{Client, Frame, Portico, encode, show};
 
@@ -271,7 +272,7 @@ fn nothing_stale_is_kept_whatever_happens_to_the_cluster() -> Result<()> {
         to_and_fro(&cluster, &moved, [1, 2], Duration::from_secs(3))?;
         // Portico's connections, and with them what the nodes know of who has read what.
         for node in 0..3 {
-            cluster.nodes()[node].call(&["CLIENT", "KILL", "TYPE", "normal"])?;
+            cut_connections(&cluster, &[node])?;
             sleep(Duration::from_millis(300));
         }
         fail_over(&cluster, [2, 5])?;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions, text};
 use portico_tests::live::{
-    Direct, ErrorWords, Fate, Key, Kind, Losses, Witness, check_key, error_count, fail_over, key_in_slot,
-    shards, side_by_side, tags_in, to_and_fro, wait_until_master,
+    Direct, ErrorWords, Fate, Key, Kind, Losses, Witness, check_key, cut_connections, error_count, fail_over,
+    key_in_slot, shards, side_by_side, tags_in, to_and_fro, wait_until_master,
 };
 use portico_tests::{Client, Frame, Portico, Random, encode, show};
 
@@ -292,6 +292,10 @@ fn transactions_are_whole_while_masters_change() -> Result<()> {
         sleep(Duration::from_secs(1));
         let mut keys = to_and_fro(&cluster, &moved, [1, 2], Duration::from_secs(2))?;
         fail_over(&cluster, [2, 5])?;
+        for _ in 0..10 {
+            cut_connections(&cluster, &[1, 5])?;
+            sleep(Duration::from_millis(70));
+        }
         keys += to_and_fro(&cluster, &moved, [1, 5], Duration::from_secs(1))?;
         let at = Instant::now();
         cluster.node(0).kill()?;

@@ -10,7 +10,7 @@ use super::Engine;
 use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::command::{Handling, Local, Resolved};
-use crate::plan::{Plan, Step, with_queued};
+use crate::plan::{Plan, RequestArgs, Step, with_queued};
 use crate::session::{ClientFlags, Exec, Task, Transaction};
 use crate::topology::Cluster;
 
@@ -114,10 +114,16 @@ impl Engine {
         match failure {
             None => {
                 encode::array_header(&mut reply, exec.replies.len());
-                for item in &exec.replies {
+                let closes =
+                    self.clients.get(exec.owner).is_some_and(|owner| owner.flags.has(ClientFlags::CLOSING));
+                for (item, range) in exec.replies.iter().zip(&exec.transaction.ranges) {
                     match item {
                         Some(item) => reply.extend_from_slice(item),
                         None => encode::null(&mut reply, protocol),
+                    }
+                    let kills = |args: &RequestArgs<'_>| args.is(0, "client") && args.is(1, "kill");
+                    if closes && with_queued(&exec.transaction.requests[range.clone()], kills) == Some(true) {
+                        break; // it has killed itself: that was the last it is told
                     }
                 }
             }

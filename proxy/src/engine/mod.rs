@@ -177,6 +177,8 @@ pub struct Engine {
     /// Clients that wait for something that may never come.
     waiting: HashSet<ClientKey>,
     next_look: Instant,
+    /// A redirect was seen: they may wait at the wrong place.
+    look_at_waiting: bool,
     /// Clients whose next request waits.
     stalled: Vec<ClientKey>,
     /// Clients with requests to be sent again.
@@ -245,6 +247,7 @@ impl Engine {
             awoken: Vec::new(),
             waiting: HashSet::new(),
             next_look: now,
+            look_at_waiting: false,
             stalled: Vec::new(),
             retrying: Vec::new(),
             uploading: Vec::new(),

@@ -48,6 +48,9 @@ impl Engine {
         if self.pause.is_some_and(|pause| self.now >= pause.until) {
             self.look_at_pause();
         }
+        if std::mem::take(&mut self.look_at_waiting) {
+            self.move_waiting();
+        }
         if !self.retrying.is_empty() {
             self.send_parked();
         }

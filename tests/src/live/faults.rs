@@ -1,4 +1,4 @@
-//! What goes on in a cluster for a while: slots that go to and fro, replicas that become masters.
+//! What goes on in a cluster for a while: slots that go to and fro, connections that break, replicas that become masters.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -20,6 +20,20 @@ const TURN: Duration = Duration::from_millis(50);
 /// # Errors
 /// The nodes do not agree on who is who, or one refuses.
 pub fn to_and_fro(cluster: &Cluster, slots: &[u16], pair: [usize; 2], lasts: Duration) -> Result<usize> {
+    to_and_fro_resting(cluster, slots, pair, lasts, TURN)
+}
+
+/// As [`to_and_fro`], with a rest after each direction.
+///
+/// # Errors
+/// As [`to_and_fro`].
+pub fn to_and_fro_resting(
+    cluster: &Cluster,
+    slots: &[u16],
+    pair: [usize; 2],
+    lasts: Duration,
+    rest: Duration,
+) -> Result<usize> {
     cluster.wait_until_agreed()?;
     let (moving, began, mut keys) = (SlotMove { cluster, pause: PAUSE }, Instant::now(), 0);
     while began.elapsed() < lasts {
@@ -27,10 +41,20 @@ pub fn to_and_fro(cluster: &Cluster, slots: &[u16], pair: [usize; 2], lasts: Dur
             for &slot in slots {
                 keys += moving.run(slot, from, to)?;
             }
-            sleep(TURN);
+            sleep(rest);
         }
     }
     Ok(keys)
+}
+
+/// Cuts all connections of clients to these nodes, whatever is on its way on them.
+///
+/// # Errors
+/// A node refuses.
+pub fn cut_connections(cluster: &Cluster, nodes: &[usize]) -> Result<()> {
+    nodes
+        .iter()
+        .try_for_each(|&node| cluster.nodes()[node].ask(&["CLIENT", "KILL", "TYPE", "normal"]).map(drop))
 }
 
 /// Waits until a replica has taken its master's place.
