@@ -67,6 +67,20 @@ words! {
         ClientInfo = "client-info";
         /// CLIENT LIST.
         ClientList = "client-list";
+        /// CLIENT KILL.
+        ClientKill = "client-kill";
+        /// CLIENT PAUSE.
+        ClientPause = "client-pause";
+        /// CLIENT UNPAUSE.
+        ClientUnpause = "client-unpause";
+        /// CLIENT REPLY.
+        ClientReply = "client-reply";
+        /// CLIENT NO-EVICT.
+        ClientNoEvict = "client-no-evict";
+        /// CLIENT NO-TOUCH, where the nodes have it (7.2).
+        ClientNoTouch = "client-no-touch";
+        /// CLIENT GETREDIR.
+        ClientGetRedir = "client-getredir";
         /// CLIENT UNBLOCK.
         ClientUnblock = "client-unblock";
         /// CONFIG GET: Portico's own settings; others are a master's.
@@ -133,8 +147,6 @@ words! {
         Tracking = "tracking";
         /// What is about a running script, and its debugger.
         Scripts = "scripts";
-        /// What acts on other clients, or on how this one is answered.
-        Client = "client";
         /// What all nodes say, merged.
         Server = "server";
     }

@@ -73,7 +73,9 @@ impl OutputLimits {
         let mut limits = *self;
         let (groups, rest) = words.as_chunks::<4>();
         if groups.is_empty() || !rest.is_empty() {
-            return Err(Invalid::must_be("a size, or CLASS HARD SOFT SECONDS for the classes normal and pubsub"));
+            return Err(Invalid::must_be(
+                "a size, or CLASS HARD SOFT SECONDS for the classes normal and pubsub",
+            ));
         }
         for [class, hard, soft, seconds] in groups {
             let size = |text: &str| match text {

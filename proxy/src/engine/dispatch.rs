@@ -34,33 +34,20 @@ impl Engine {
             Resolved::UnknownCommand if words.is(0, "post") || words.is(0, "host:") => {
                 return self.close_attacker(key);
             }
-            Resolved::UnknownCommand => return self.turn_away(key, &errors::unknown_command(&words)),
-            Resolved::UnknownSubcommand(_) => {
-                return self.turn_away(key, &errors::unknown_subcommand(&words));
-            }
+            Resolved::UnknownCommand => return self.unknown(key, &errors::unknown_command(&words)),
+            Resolved::UnknownSubcommand(_) => return self.unknown(key, &errors::unknown_subcommand(&words)),
         };
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let Some(mut client) = self.clients.get_mut(key) else { return Flow::Close };
         if !command.arity_ok(args.len()) {
             return self.reject(key, command, &errors::wrong_arity(command.name));
         }
         if !client.flags.has(ClientFlags::AUTHENTICATED) || client.flags.any(self.look) {
-            return self.look_first(key, cluster, command, request, args);
+            if let Some(flow) = self.look_first(key, cluster, command, request, args) {
+                return flow;
+            }
+            let Some(again) = self.clients.get_mut(key) else { return Flow::Close };
+            client = again;
         }
-        self.run(key, cluster, command, request, args)
-    }
-
-    /// A request that may run now.
-    #[inline]
-    pub(super) fn run(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        command: &Command,
-        request: &[u8],
-        args: &[Arg],
-    ) -> Flow {
-        let words = RequestArgs::new(request, args);
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         client.last_command = command.name;
         self.counters.requests += 1;
         if let (Handling::Key, Keys::One(at)) = (command.handling, &command.keys) {
@@ -70,7 +57,7 @@ impl Engine {
         self.dispatch_other(key, cluster, command, request, args)
     }
 
-    fn dispatch_other(
+    pub(super) fn dispatch_other(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
@@ -243,9 +230,21 @@ impl Engine {
         Flow::Close
     }
 
+    /// Answers what nobody knows. CLIENT LIST tells of it as of no command.
+    #[cold]
+    fn unknown(&mut self, key: ClientKey, text: &[u8]) -> Flow {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.last_command = "NULL";
+        }
+        self.turn_away(key, text)
+    }
+
     /// Answers a command that may not run. An EXEC that is refused ends its transaction, and says so.
     #[cold]
     pub(super) fn reject(&mut self, key: ClientKey, command: &Command, text: &[u8]) -> Flow {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.last_command = command.name;
+        }
         if command.handling != Handling::Transaction(Transaction::Exec) {
             return self.turn_away(key, text);
         }

@@ -249,7 +249,7 @@ impl Engine {
                 let told = if self.is_unchanged(cursor, &fan) { 0 } else { cursor.encode() };
                 super::scan::tell(told, &keys, &mut made);
             }
-            FanKind::Workers => self.tell_gathered(&fan, &mut made),
+            FanKind::Workers(told) => Self::tell_gathered(told, &fan, &mut made),
             FanKind::PubSub(who, pattern) if !failed => {
                 self.tell_who(&fan.parts, &who, pattern.as_deref(), &mut made);
             }

@@ -64,8 +64,7 @@ impl Engine {
         let now = self.now;
         let Some(client) = self.clients.get_mut(key) else { return };
         let limits = &self.config.client_output_buffer_limit;
-        let limit =
-            if client.flags.has(ClientFlags::SUBSCRIBED) { limits.pubsub } else { limits.normal };
+        let limit = if client.flags.has(ClientFlags::SUBSCRIBED) { limits.pubsub } else { limits.normal };
         let held = client.standing.as_deref().map_or(0, |standing| standing.held.len());
         let bytes = (client.work.as_deref().map_or(0, Work::reply_bytes) + held) as u64;
         let mut over = bytes > limit.hard();

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use portico_resp::{ErrorCode, encode};
-use portico_slots::NodeId;
+use portico_slots::{NodeId, Slot};
 
+use super::send::{Flow, Traits};
 use super::{Engine, LinkState};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
+use crate::command::PubSub;
 use crate::plan::Refusal;
 use crate::pubsub::{Hub, Kind, Name, Order, Told, World};
 use crate::session::ClientFlags;
 
 /// How often the hub is looked at while something is amiss.
 const REVIEW: Duration = Duration::from_millis(20);
+/// A connection that nobody needs is closed after so long.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
 /// A name that a node refused, other than for the time being, is asked for again so late.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Asked behind each command: its answer tells that the command is done with. Confirmations are pushes, and a refused
@@ -107,6 +111,7 @@ impl Engine {
     pub(super) fn hub_lost(&mut self, node: NodeId) {
         self.hub.lost(node, self.now);
         self.alarm_hub();
+        self.say_farewell();
     }
 
     /// A new map is in force.
@@ -130,16 +135,16 @@ impl Engine {
         }
     }
 
-    /// Once a second: ends what nobody listens to any more, and closes connections that nobody needs.
+    /// Once a second: closes connections that nobody has needed for a while.
     pub(super) fn sweep_hub(&mut self) {
-        let orders = self.hub.sweep();
-        self.carry_out_orders(orders);
         let needed = self.with_hub(|hub, world| hub.needed(world));
+        let now = self.now;
         let unused: Vec<(LinkKey, NodeId)> = self
             .links
             .iter()
             .filter(|(_, link)| link.lane == Lane::HUB && matches!(link.state, LinkState::Ready))
             .filter(|(_, link)| link.pipe.is_empty() && !needed.contains(&link.node))
+            .filter(|(_, link)| now >= link.moved + KEEP_IDLE)
             .map(|(key, link)| (key, link.node))
             .collect();
         for (key, node) in unused {
@@ -158,7 +163,7 @@ impl Engine {
         link.pipe.end_group();
         let Some((order, refused)) = self.hub.done(node) else { return };
         match refused {
-            None if order.leave => {}
+            _ if order.leave => self.say_farewell(),
             None => self.admit(order.names.iter().map(|name| (order.kind, name))),
             Some(error) => self.refused_order(&order, &error),
         }
@@ -192,7 +197,9 @@ impl Engine {
             established.flat_map(|(kind, name)| hub.waiters(kind, name)).collect()
         });
         for client in waiters {
-            let Some(standing) = self.clients.get_mut(client).map(|client| client.standing()) else { continue };
+            let Some(standing) = self.clients.get_mut(client).map(|client| client.standing()) else {
+                continue;
+            };
             let Some(subscribing) = standing.subscribing.take() else { continue };
             let all = self.with_hub(|hub, world| {
                 subscribing.names.iter().all(|name| hub.is_established(subscribing.kind, name, world))
@@ -249,14 +256,12 @@ impl Engine {
         }
     }
 
-    /// Whether a PUBLISH goes the way on which its message comes, so that a subscriber hears what it says itself before
-    /// the reply, as from one server.
-    pub(super) fn publishes_through_hub(&self, slot: portico_slots::Slot) -> bool {
-        let owner = self.cluster.topology.owner(slot);
-        owner.is_some_and(|owner| {
-            self.hub.is_source(slot, self.cluster.topology.node(owner).id)
-                && self.standing(Lane::HUB, owner).is_some()
-        })
+    /// The connection on which a message on a channel of this slot comes back, if it is one to the slot's owner.
+    pub(super) fn link_of_messages(&self, what: PubSub, slot: Slot) -> Option<LinkKey> {
+        let owner = self.cluster.topology.owner(slot)?;
+        let node = self.cluster.topology.node(owner).id;
+        let comes = what == PubSub::Spublish || self.hub.is_source(slot, node);
+        comes.then(|| self.standing(Lane::HUB, owner)).flatten()
     }
 
     /// A master that was not there when notify-keyspace-events was set is told of it.
@@ -273,18 +278,75 @@ impl Engine {
         self.mark_link(link);
     }
 
-    /// A client is gone, or forgets all: it listens to nothing any more.
-    pub(super) fn forget_subscriptions(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+    /// A client is gone, or forgets all: it listens to nothing any more. Returns what it listened to.
+    pub(super) fn forget_subscriptions(&mut self, key: ClientKey) -> Vec<(Kind, Name)> {
+        let Some(client) = self.clients.get_mut(key) else { return Vec::new() };
         client.flags.clear(ClientFlags::SUBSCRIBED);
-        let Some(standing) = client.standing.as_deref_mut() else { return };
+        let Some(standing) = client.standing.as_deref_mut() else { return Vec::new() };
         let subscriptions = std::mem::take(&mut standing.subscriptions);
-        let subscribing = standing.subscribing.take();
-        for (kind, name) in subscriptions.all() {
-            self.hub.leave(kind, name, key);
+        let mut orders = Vec::new();
+        if let Some(subscribing) = standing.subscribing.take() {
+            for name in &subscribing.names {
+                orders.extend(self.hub.leave_waiting(subscribing.kind, name, key));
+            }
         }
-        if let Some(subscribing) = subscribing {
-            subscribing.names.iter().for_each(|name| self.hub.leave(subscribing.kind, name, key));
+        let names: Vec<_> = subscriptions.all().map(|(kind, name)| (kind, Name::clone(name))).collect();
+        for (kind, name) in &names {
+            orders.extend(self.hub.leave(*kind, name, key));
+        }
+        self.carry_out_orders(together(orders));
+        names
+    }
+
+    /// Answers a request of a client once the nodes know that it has left these.
+    pub(super) fn answer_when_left(
+        &mut self,
+        key: ClientKey,
+        names: Vec<(Kind, Name)>,
+        reply: &[u8],
+    ) -> Flow {
+        if !names.iter().any(|(kind, name)| self.hub.is_leaving(*kind, name)) {
+            self.confirm_now(key, reply);
+            return Flow::Done;
+        }
+        let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
+        self.farewells.push(Farewell { client: key, seq, names, reply: reply.to_vec() });
+        Flow::Block
+    }
+
+    /// Answers those who have left, if the nodes know it by now.
+    fn say_farewell(&mut self) {
+        let hub = &self.hub;
+        let leaving =
+            |farewell: &mut Farewell| farewell.names.iter().any(|(kind, name)| hub.is_leaving(*kind, name));
+        let done: Vec<Farewell> = self.farewells.extract_if(.., |farewell| !leaving(farewell)).collect();
+        for farewell in done {
+            self.confirm(farewell.client, farewell.seq, &farewell.reply);
         }
     }
+}
+
+/// A client whose request is answered when the nodes know what it has left.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    client: ClientKey,
+    seq: u32,
+    names: Vec<(Kind, Name)>,
+    reply: Vec<u8>,
+}
+
+/// Orders of the same kind to one node as one; sharded channels of several slots cannot be in one command.
+pub(super) fn together(orders: Vec<Order>) -> Vec<Order> {
+    let mut fewer: Vec<Order> = Vec::new();
+    for mut order in orders {
+        let same = |other: &&mut Order| {
+            other.kind != Kind::Shard
+                && (other.node, other.kind, other.leave) == (order.node, order.kind, order.leave)
+        };
+        match fewer.iter_mut().rev().take(16).find(same) {
+            Some(other) => other.names.append(&mut order.names),
+            None => fewer.push(order),
+        }
+    }
+    fewer
 }

@@ -9,7 +9,8 @@ use crate::backend::ClientKey;
 use crate::command::{Args, Command, Local};
 use crate::local::{self, Context};
 use crate::plan::{Merge, RequestArgs};
-use crate::session::{FanKind, Stall};
+use crate::pubsub::{Kind, Name};
+use crate::session::{ClientFlags, FanKind, Stall};
 use crate::topology::Cluster;
 
 impl Engine {
@@ -25,11 +26,16 @@ impl Engine {
     ) -> Flow {
         match what {
             Local::ClientList => {
-                return match local::client_filter(words) {
+                return match local::list_filter(words) {
                     Ok(filter) => self.fan_workers(key, command, Question::List(filter)),
-                    Err(error) => self.refuse(key, error.as_bytes()),
+                    Err(error) => self.refuse(key, &error),
                 };
             }
+            Local::ClientKill => return self.kill(key, cluster, command, words),
+            Local::ClientPause | Local::ClientUnpause => {
+                return self.change_pause(key, cluster, command, words);
+            }
+            Local::ClientReply => return self.reply_mode(key, words),
             Local::ClientUnblock => {
                 return match local::unblock(words) {
                     Ok((id, how)) => self.fan_workers(key, command, Question::Unblock(id, how)),
@@ -68,12 +74,15 @@ impl Engine {
                 return Flow::Wait(Stall::Unreachable);
             }
         }
-        if what == Local::Reset {
-            self.end_session(key);
-        }
+        let left = if what == Local::Reset { self.end_session(key) } else { Vec::new() };
         let mut made = std::mem::take(&mut self.made);
         made.clear();
         self.answer_local(key, cluster, what, words, &mut made);
+        if !left.is_empty() {
+            let flow = self.answer_when_left(key, left, &made);
+            self.made = made;
+            return flow;
+        }
         self.reply_now(key, &made);
         self.made = made;
         if what == Local::Quit {
@@ -83,7 +92,8 @@ impl Engine {
         Flow::Done
     }
 
-    /// The reply to a command that Portico answers from what it knows. None: the client is gone.
+    /// The reply to a command that Portico answers from what it knows of one client. None: it is no such command, or
+    /// the client is gone.
     pub(super) fn answer_local(
         &mut self,
         key: ClientKey,
@@ -120,7 +130,16 @@ impl Engine {
             Local::ClusterDisabled => local::cluster_disabled(context),
             Local::ConfigGet => local::config_get(context, words),
             Local::ConfigSet => local::config_set(context, words),
-            Local::ClientList | Local::ClientUnblock => {}
+            Local::ClientNoEvict => local::set_flag(context, words, ClientFlags::NO_EVICT),
+            Local::ClientNoTouch => local::set_flag(context, words, ClientFlags::NO_TOUCH),
+            // Nobody tracks.
+            Local::ClientGetRedir => encode::integer(context.out, -1),
+            Local::ClientList
+            | Local::ClientKill
+            | Local::ClientPause
+            | Local::ClientUnpause
+            | Local::ClientReply
+            | Local::ClientUnblock => return None,
         }
         if matches!(what, Local::Hello | Local::Reset) {
             self.change_lane(key);
@@ -137,9 +156,9 @@ impl Engine {
         self.shared.set_notify_events(words.word(at + 1), told.collect());
     }
 
-    /// RESET: nothing lasts of what the client began.
-    fn end_session(&mut self, key: ClientKey) {
+    /// RESET: nothing lasts of what the client began. Returns what it listened to.
+    fn end_session(&mut self, key: ClientKey) -> Vec<(Kind, Name)> {
         self.discard(key);
-        self.end_listening(key);
+        self.end_listening(key)
     }
 }

@@ -1,16 +1,20 @@
-//! Requests that are looked at before they run: of clients that are in a transaction, subscribed, or not let in yet.
+//! Requests that are looked at before they run: of clients that are in a transaction, subscribed, not let in yet or
+//! do not want to be answered, and of all during CLIENT PAUSE.
 
 use portico_resp::{Arg, Protocol};
 
 use super::Engine;
+use super::quiet::QUIET;
 use super::send::Flow;
 use crate::backend::ClientKey;
-use crate::command::{Command, Flags, Handling, PubSub, Transaction};
-use crate::session::ClientFlags;
+use crate::command::{Command, Flags, Handling, Transaction};
+use crate::plan::RequestArgs;
+use crate::session::{ClientFlags, Stall};
 use crate::topology::Cluster;
 
 impl Engine {
-    /// As [`Engine::dispatch`] goes on, in the order in which Redis checks (`processCommand`).
+    /// What becomes of a request that does not run now, in the order in which Redis checks (`processCommand`). None:
+    /// it runs.
     #[cold]
     pub(super) fn look_first(
         &mut self,
@@ -19,11 +23,32 @@ impl Engine {
         command: &Command,
         request: &[u8],
         args: &[Arg],
-    ) -> Flow {
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
+    ) -> Option<Flow> {
+        let client = self.clients.get_mut(key)?;
+        client.last_command = command.name;
+        if !client.flags.any(QUIET) {
+            return self.look(key, cluster, command, request, args);
+        }
+        Some(self.run_quietly(key, command, |engine| {
+            engine.look(key, cluster, command, request, args).unwrap_or_else(|| {
+                engine.counters.requests += 1;
+                engine.dispatch_other(key, cluster, command, request, args)
+            })
+        }))
+    }
+
+    fn look(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Option<Flow> {
+        let client = self.clients.get(key)?;
         let (flags, protocol) = (client.flags, client.protocol());
         if !flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
-            return self.reject(key, command, b"NOAUTH Authentication required.");
+            return Some(self.reject(key, command, b"NOAUTH Authentication required."));
         }
         if flags.has(ClientFlags::SUBSCRIBED)
             && protocol == Protocol::Resp2
@@ -34,21 +59,20 @@ impl Engine {
                  this context",
                 command.name
             );
-            return self.reject(key, command, text.as_bytes());
+            return Some(self.reject(key, command, text.as_bytes()));
+        }
+        if self.is_held(key, cluster, command, &RequestArgs::new(request, args)) {
+            return Some(Flow::Wait(Stall::Paused));
         }
         if flags.has(ClientFlags::MONITOR)
             && (command.flags.has(Flags::READONLY) || command.flags.has(Flags::WRITE))
         {
-            return self.reject(key, command, b"ERR Replica can't interact with the keyspace");
+            return Some(self.reject(key, command, b"ERR Replica can't interact with the keyspace"));
         }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
-            return self.queue(key, command, request);
+            return Some(self.queue(key, command, request));
         }
-        let publishes = matches!(command.handling, Handling::PubSub(PubSub::Publish | PubSub::Spublish));
-        if flags.has(ClientFlags::SUBSCRIBED) && publishes {
-            return self.publish_as_listener(key, cluster, command, request, args);
-        }
-        self.run(key, cluster, command, request, args)
+        None
     }
 }
 

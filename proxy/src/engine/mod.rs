@@ -20,7 +20,9 @@ mod links;
 mod locally;
 mod look;
 mod monitor;
+mod pause;
 mod pubsub;
+mod quiet;
 mod receive;
 mod retry;
 mod scan;
@@ -47,7 +49,7 @@ use crate::config::Config;
 use crate::plan::Split;
 use crate::pubsub::Hub;
 use crate::session::{About, Client, ClientFlags, Fan, Unblock, Work};
-use crate::stats::{Counters, Shared};
+use crate::stats::{Counters, Pause, Shared};
 use crate::topology::Cluster;
 
 pub use link::{Link, LinkState};
@@ -103,6 +105,17 @@ pub struct Gather {
 pub enum Question {
     /// CLIENT LIST: the lines of those that a filter admits.
     List(crate::local::ClientFilter),
+    /// CLIENT KILL: those that a filter admits are closed.
+    Kill {
+        /// Which.
+        filter: crate::local::ClientFilter,
+        /// Who asks; closed only after the reply.
+        me: u64,
+        /// By its address alone: answered with OK or an error, not with a number.
+        old_form: bool,
+    },
+    /// CLIENT PAUSE and UNPAUSE: what all workers share has changed.
+    Pause,
     /// CLIENT UNBLOCK: of the client with this number.
     Unblock(u64, Unblock),
 }
@@ -152,6 +165,10 @@ pub struct Engine {
     spare_lanes: Vec<Lane>,
     /// Clients with one of these are looked at before a request is sent.
     look: ClientFlags,
+    /// CLIENT PAUSE, while it lasts.
+    pause: Option<Pause>,
+    /// Clients whose next request waits for its end.
+    paused: Vec<ClientKey>,
     /// Something may be outstanding on a connection to a node.
     watchful: bool,
     /// A slot is being moved: look before sending.
@@ -170,6 +187,7 @@ pub struct Engine {
     /// Not everything is subscribed where it has to be.
     hub_anxious: bool,
     next_review: Instant,
+    farewells: Vec<hub::Farewell>,
     /// Who hears a message, while it is told.
     listeners: Vec<ClientKey>,
     /// Clients that hold more are looked at, in bytes.
@@ -240,6 +258,8 @@ impl Engine {
             lanes: Vec::new(),
             spare_lanes: Vec::new(),
             look: ClientFlags::LOOKED_AT,
+            pause: None,
+            paused: Vec::new(),
             watchful: false,
             guarded: false,
             opened: HashMap::new(),
@@ -252,6 +272,7 @@ impl Engine {
             hub,
             hub_anxious: false,
             next_review: now,
+            farewells: Vec::new(),
             listeners: Vec::new(),
             output_watch,
             monitors: BTreeSet::new(),
@@ -279,6 +300,7 @@ impl Engine {
         };
         engine.found_lanes();
         engine.adopt(cluster);
+        engine.look_at_pause();
         engine
     }
 
@@ -314,7 +336,13 @@ impl Engine {
 
     /// Gives a client away, if it is between two requests and nothing is known of it but what it is.
     pub fn release(&mut self, key: ClientKey) -> Option<Client> {
-        const LASTING: ClientFlags = ClientFlags::AUTHENTICATED.with(ClientFlags::RESP3);
+        const LASTING: ClientFlags = ClientFlags::AUTHENTICATED
+            .with(ClientFlags::RESP3)
+            .with(ClientFlags::NO_EVICT)
+            .with(ClientFlags::NO_TOUCH);
+        if self.shared.is_asking() {
+            return None; // it would be missed, or told of twice
+        }
         let client = self.clients.get(key)?;
         let free = client.work.is_none()
             && client.in_flight == 0

@@ -233,8 +233,7 @@ impl Engine {
         if client.flags.set(ClientFlags::DIRTY) {
             self.dirty_clients.push(key);
         }
-        const LOOK: ClientFlags =
-            ClientFlags::CAREFUL.with(ClientFlags::STALLED).with(ClientFlags::HOLDS);
+        const LOOK: ClientFlags = ClientFlags::CAREFUL.with(ClientFlags::STALLED).with(ClientFlags::HOLDS);
         let look = client.flags.any(LOOK);
         let held = client.work.as_deref().map_or(0, Work::reply_bytes);
         if look {
@@ -271,10 +270,7 @@ impl Engine {
     #[cold]
     pub(super) fn over_limit(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get(key) else { return };
-        tracing::warn!(
-            id = client.id,
-            "client closed for overcoming of output buffer limits"
-        );
+        tracing::warn!(id = client.id, "client closed for overcoming of output buffer limits");
         self.counters.output_limit_disconnections += 1;
         self.close_client(key);
     }

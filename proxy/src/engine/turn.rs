@@ -45,6 +45,9 @@ impl Engine {
             self.next_housekeeping = self.now + HOUSEKEEPING;
             self.housekeeping();
         }
+        if self.pause.is_some_and(|pause| self.now >= pause.until) {
+            self.look_at_pause();
+        }
         if std::mem::take(&mut self.look_at_waiting) {
             self.move_waiting();
         }
@@ -64,6 +67,7 @@ impl Engine {
     pub fn sleep(&self) -> Duration {
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
         let until = if self.watchful { until.min(self.next_check) } else { until };
+        let until = self.pause.map_or(until, |pause| until.min(pause.until));
         until.saturating_duration_since(self.now)
     }
 
@@ -137,9 +141,12 @@ impl Engine {
             return;
         }
         client.flags.clear(ClientFlags::STALLED);
+        if client.flags.has(ClientFlags::CLOSING) {
+            return self.mark_client(key); // what came behind is of no interest
+        }
         self.serve_kept(key);
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.flags.has(ClientFlags::BLOCKED) {
+        if client.is_read_on() {
             return self.effects.push(Effect::ResumeClient(key));
         }
         if client.flags.has(ClientFlags::STALLED) {
@@ -204,7 +211,8 @@ impl Engine {
             link.pipe.trim_partial();
             // Nobody else's requests tell that a node that is listened to has gone silent; and what MONITOR shows
             // could not be told from the answer.
-            let ping = if link.lane == Lane::HUB { ping.min(HOUSEKEEPING) } else { ping };
+            let listened = link.lane == Lane::HUB && !self.hub.is_empty();
+            let ping = if listened { ping.min(HOUSEKEEPING) } else { ping };
             let speaks = link.is_shared_and_ready() && link.lane != Lane::MONITOR;
             if speaks && link.pipe.is_empty() && now >= link.moved + ping {
                 to_ping.push(key);
@@ -284,7 +292,7 @@ impl Engine {
     pub fn client_ended(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref() else { return self.close_client(key) };
-        if client.is_waiting() {
+        if client.is_waiting() || client.is_paused() {
             return self.close_client(key); // nobody would hear what it waits for
         }
         if work.queue.is_empty() && work.out.is_empty() && !client.flags.has(ClientFlags::STALLED) {
@@ -301,6 +309,7 @@ impl Engine {
     /// Stops: what was received is answered, then each client is closed.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.look_at_pause();
         let keys: Vec<ClientKey> = self.clients.keys().collect();
         keys.into_iter().for_each(|key| self.stop_client(key));
     }

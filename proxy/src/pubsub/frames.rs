@@ -30,7 +30,8 @@ impl<'a> Told<'a> {
     /// Reads a push.
     #[must_use]
     pub fn read(push: &'a [u8]) -> Self {
-        let Some(mut words) = Items::new(push).map(|items| items.map(|item| bulk_reply(item).unwrap_or_default()))
+        let Some(mut words) =
+            Items::new(push).map(|items| items.map(|item| bulk_reply(item).unwrap_or_default()))
         else {
             return Self::Other;
         };
@@ -98,7 +99,11 @@ mod tests {
         assert_eq!(Told::read(pattern), Told::Message(heard));
         let moved = b">3\r\n$12\r\nsunsubscribe\r\n$2\r\nch\r\n:0\r\n";
         assert_eq!(Told::read(moved), Told::Unsubscribed(b"ch"));
-        for other in [&b">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n"[..], b">2\r\n$10\r\ninvalidate\r\n_\r\n", b">0\r\n"] {
+        for other in [
+            &b">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n"[..],
+            b">2\r\n$10\r\ninvalidate\r\n_\r\n",
+            b">0\r\n",
+        ] {
             assert_eq!(Told::read(other), Told::Other);
         }
     }
@@ -108,6 +113,9 @@ mod tests {
         let mut out = Vec::new();
         confirmation("subscribe", b"ch", 1, Protocol::Resp2, &mut out);
         none_left(Kind::Shard, 0, Protocol::Resp3, &mut out);
-        assert_eq!(out, b"*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n>3\r\n$12\r\nsunsubscribe\r\n_\r\n:0\r\n");
+        assert_eq!(
+            out,
+            b"*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n>3\r\n$12\r\nsunsubscribe\r\n_\r\n:0\r\n"
+        );
     }
 }

@@ -5,8 +5,8 @@
 //! connection, in one order, whoever listens how. What nodes tell of their keys is taken from every master; a sharded
 //! channel is subscribed at its slot's owner, which alone has its messages.
 //!
-//! What nobody listens to any more stays subscribed for a moment: in case somebody comes back, and because a PUBLISH
-//! on another connection must not overtake the end of the subscription that its count counts on.
+//! What nobody listens to any more is unsubscribed at once, and the last one who left is told so when the node has
+//! done it: a PUBLISH on another connection must not count what is gone.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -64,8 +64,6 @@ struct Topic {
     everywhere: bool,
     listeners: BTreeSet<ClientKey>,
     waiters: BTreeSet<ClientKey>,
-    /// Nobody has listened since the last sweep.
-    idle: bool,
     /// A node refused it: not to be asked again before.
     not_before: Option<Instant>,
 }
@@ -133,10 +131,8 @@ impl Hub {
             everywhere: kind == Kind::Pattern || kind == Kind::Channel && is_of_keyspace(name),
             listeners: BTreeSet::new(),
             waiters: BTreeSet::new(),
-            idle: false,
             not_before: None,
         });
-        topic.idle = false;
         topic.waiters.insert(client);
         self.waiting.insert((kind, Name::clone(name)));
         self.is_established(kind, name, world)
@@ -150,22 +146,50 @@ impl Hub {
         }
     }
 
-    /// A client does not listen any more, or does not wait for it.
-    pub fn leave(&mut self, kind: Kind, name: &Name, client: ClientKey) {
-        self.leave_waiting(kind, name, client);
-        let Some(topic) = self.topics[kind.index()].get_mut(name) else { return };
-        if topic.listeners.remove(&client) {
+    /// A client does not listen any more. Returns what has to be sent if it was the last.
+    pub fn leave(&mut self, kind: Kind, name: &Name, client: ClientKey) -> Vec<Order> {
+        if let Some(topic) = self.topics[kind.index()].get_mut(name)
+            && topic.listeners.remove(&client)
+        {
             self.registry.client(kind, name, false);
         }
+        self.end_unused(kind, name)
     }
 
-    /// A client does not wait for a name any more.
-    pub fn leave_waiting(&mut self, kind: Kind, name: &Name, client: ClientKey) {
-        let Some(topic) = self.topics[kind.index()].get_mut(name) else { return };
+    /// A client does not wait for a name any more, since it listens or since it gave up.
+    pub fn leave_waiting(&mut self, kind: Kind, name: &Name, client: ClientKey) -> Vec<Order> {
+        let Some(topic) = self.topics[kind.index()].get_mut(name) else { return Vec::new() };
         topic.waiters.remove(&client);
         if topic.waiters.is_empty() {
             self.waiting.remove(&(kind, Name::clone(name)));
         }
+        self.end_unused(kind, name)
+    }
+
+    /// Unsubscribes a name if nobody listens to it, or waits for it, any more.
+    fn end_unused(&mut self, kind: Kind, name: &Name) -> Vec<Order> {
+        let topics = &mut self.topics[kind.index()];
+        if topics.get(name).is_none_or(|topic| !(topic.listeners.is_empty() && topic.waiters.is_empty())) {
+            return Vec::new();
+        }
+        topics.remove(name);
+        let key = (kind, Name::clone(name));
+        let mut orders = Vec::new();
+        for (&node, upstream) in &mut self.upstreams {
+            if let Some(state) = upstream.names.get_mut(&key).filter(|state| state.wanted) {
+                state.wanted = false;
+                state.outstanding += 1;
+                orders.push(Order { node, kind, leave: true, names: vec![Name::clone(name)] });
+            }
+        }
+        orders
+    }
+
+    /// Whether a node was told that a name is not wanted any more, and has not said that it is done with that.
+    #[must_use]
+    pub fn is_leaving(&self, kind: Kind, name: &Name) -> bool {
+        let key = (kind, Name::clone(name));
+        self.upstreams.values().any(|upstream| upstream.names.get(&key).is_some_and(|state| !state.wanted))
     }
 
     /// Who listens.
@@ -240,7 +264,9 @@ impl Hub {
     #[must_use]
     pub fn accepts(&self, heard: &Heard<'_>, node: NodeId, topology: &Topology) -> bool {
         if heard.kind == Kind::Shard {
-            let Some((name, _)) = self.topics[Kind::Shard.index()].get_key_value(heard.name) else { return false };
+            let Some((name, _)) = self.topics[Kind::Shard.index()].get_key_value(heard.name) else {
+                return false;
+            };
             let upstream = self.upstreams.get(&node);
             let state = upstream.and_then(|upstream| upstream.names.get(&(Kind::Shard, Name::clone(name))));
             return state.is_some_and(|state| state.wanted);
@@ -342,7 +368,8 @@ impl Hub {
     pub fn unsubscribed(&mut self, node: NodeId, name: &[u8]) -> bool {
         let Some(upstream) = self.upstreams.get_mut(&node) else { return false };
         let Some((name, _)) = self.topics[Kind::Shard.index()].get_key_value(name) else { return false };
-        let first = upstream.commands.iter().find(|order| order.kind == Kind::Shard && order.names.contains(name));
+        let first =
+            upstream.commands.iter().find(|order| order.kind == Kind::Shard && order.names.contains(name));
         if first.is_some_and(|order| order.leave) {
             return false;
         }
@@ -391,7 +418,8 @@ impl Hub {
             let fits = |order: &&mut Order| {
                 (order.node, order.kind, order.leave) == (node, kind, !home)
                     && order.names.len() < BATCH
-                    && (kind != Kind::Shard || order.names.first().is_some_and(|other| slot(other) == topic.slot))
+                    && (kind != Kind::Shard
+                        || order.names.first().is_some_and(|other| slot(other) == topic.slot))
             };
             match orders.iter_mut().rev().take(16).find(fits) {
                 Some(order) => order.names.push(Name::clone(name)),
@@ -415,33 +443,5 @@ impl Hub {
         if let Some(upstream) = self.upstreams.get_mut(&order.node) {
             upstream.commands.push_back(order);
         }
-    }
-
-    /// Ends what nobody has listened to since the sweep before this.
-    pub fn sweep(&mut self) -> Vec<Order> {
-        let mut orders = Vec::new();
-        for kind in Kind::ALL {
-            let mut gone = Vec::new();
-            self.topics[kind.index()].retain(|name, topic| {
-                let unused = topic.listeners.is_empty() && topic.waiters.is_empty();
-                if unused && topic.idle {
-                    gone.push(Name::clone(name));
-                    return false;
-                }
-                topic.idle = unused;
-                true
-            });
-            for name in gone {
-                let key = (kind, Name::clone(&name));
-                for (&node, upstream) in &mut self.upstreams {
-                    if let Some(state) = upstream.names.get_mut(&key).filter(|state| state.wanted) {
-                        state.wanted = false;
-                        state.outstanding += 1;
-                        orders.push(Order { node, kind, leave: true, names: vec![Name::clone(&name)] });
-                    }
-                }
-            }
-        }
-        orders
     }
 }

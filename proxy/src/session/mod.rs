@@ -12,7 +12,7 @@ mod upload;
 
 pub use attempt::{Attempt, Parked, Target};
 pub use block::{Block, Unblock};
-pub use fan::{Fan, FanKind, Who};
+pub use fan::{Fan, FanKind, Told, Who};
 pub use queue::{Pending, PendingFlags, ReplyQueue};
 pub use standing::{Standing, Subscribing};
 pub use state::{About, Client, ClientFlags, Stall, Work};

@@ -34,12 +34,16 @@ pub struct Standing {
     pub watch_broken: bool,
     /// Stops watching once it was answered.
     pub leaving: bool,
+    /// An agent's: the number of the client that it acts for.
+    pub acts_for: Option<u64>,
     /// An agent's: where a transaction without keys goes.
     pub home: Option<Slot>,
     /// What it is blocked in.
     pub block: Option<Block>,
     /// What an agent does.
     pub task: Option<Task>,
+    /// An agent's: the same client.
+    pub owner: Option<ClientKey>,
     /// What it is subscribed to.
     pub subscriptions: Subscriptions,
     /// What it is being subscribed to.
