@@ -1,9 +1,9 @@
 //! This worker's subscriptions at the nodes: one connection to each node that is needed, shared by all its clients.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portico_resp::{ErrorCode, encode};
-use portico_slots::{NodeId, Slot};
+use portico_slots::{NodeId, NodeIndex, Slot};
 
 use super::send::{Flow, Traits};
 use super::{Engine, LinkState};
@@ -15,6 +15,8 @@ use crate::session::ClientFlags;
 
 /// How often the hub is looked at while something is amiss.
 const REVIEW: Duration = Duration::from_millis(20);
+/// How often the map is read while anybody listens to what happens to keys.
+const LOOK: Duration = Duration::from_millis(500);
 /// A connection that nobody needs is closed after so long.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
 /// A name that a node refused, other than for the time being, is asked for again so late.
@@ -32,7 +34,8 @@ impl Engine {
             let failed = topology.index_of(&node).is_none_or(|index| topology.node(index).failed);
             failed || backoffs.contains_key(&(node, Lane::HUB))
         };
-        act(&mut self.hub, &World { topology, now: self.now, is_down: &is_down })
+        let stale = self.fresh_map.is_some();
+        act(&mut self.hub, &World { topology, now: self.now, stale, is_down: &is_down })
     }
 
     /// Sends what has to be subscribed or unsubscribed.
@@ -78,6 +81,7 @@ impl Engine {
             return;
         }
         self.next_review = self.now + REVIEW;
+        self.look_at_map();
         let needed = self.with_hub(|hub, world| {
             hub.settle(world);
             hub.needed(world)
@@ -97,7 +101,8 @@ impl Engine {
         let waited = self.hub.waited_for();
         self.admit(waited.iter().map(|(kind, name)| (*kind, name)));
         self.give_up_subscribing(&waited);
-        self.hub_anxious = missing || asks || !waited.is_empty() || self.hub.is_unsettled();
+        self.hub_anxious =
+            missing || asks || !waited.is_empty() || self.fresh_map.is_some() || self.hub.is_unsettled();
     }
 
     /// A connection of the hub stands.
@@ -256,12 +261,49 @@ impl Engine {
         }
     }
 
-    /// The connection on which a message on a channel of this slot comes back, if it is one to the slot's owner.
-    pub(super) fn link_of_messages(&self, what: PubSub, slot: Slot) -> Option<LinkKey> {
-        let owner = self.cluster.topology.owner(slot)?;
-        let node = self.cluster.topology.node(owner).id;
-        let comes = what == PubSub::Spublish || self.hub.is_source(slot, node);
-        comes.then(|| self.standing(Lane::HUB, owner)).flatten()
+    /// The node from which messages on channels of this slot are taken, and the connection on which they come. Sharded
+    /// ones are at their slot's owner and nowhere else.
+    pub(super) fn way_of_messages(&self, what: PubSub, slot: Slot) -> Option<(NodeIndex, LinkKey)> {
+        let topology = &self.cluster.topology;
+        let node = match what {
+            PubSub::Spublish => topology.owner(slot)?,
+            _ => topology.index_of(&self.hub.source(slot)?)?,
+        };
+        Some((node, self.standing(Lane::HUB, node)?))
+    }
+
+    /// What nodes tell of their keys has to come from all masters, and nothing tells of a master that took over without
+    /// a sound: before the first who listens to that is told that he does, the map is read again, and from then on
+    /// often.
+    pub(super) fn want_fresh_map(&mut self) {
+        if self.fresh_map.is_none() && self.hub.listens_everywhere() && self.now >= self.map_read + LOOK {
+            self.fresh_map = Some(FreshMap {
+                read: self.shared.map_reads.next(),
+                seen: false,
+                deadline: self.now + self.config.connect_timeout,
+            });
+            self.refresh_wanted = true;
+        }
+    }
+
+    /// Whether the map that was wanted is in force, or is not to be had.
+    fn look_at_map(&mut self) {
+        let Some(wanted) = &mut self.fresh_map else { return };
+        let read = self.shared.map_reads.is_done(wanted.read);
+        if wanted.seen || self.now >= wanted.deadline {
+            self.map_read = self.now;
+            self.fresh_map = None;
+        } else {
+            wanted.seen = read; // from the next turn on it is in force
+        }
+    }
+
+    /// While anybody listens to what happens to keys, the map is read often.
+    pub(super) fn keep_map_fresh(&mut self) {
+        if self.hub.listens_everywhere() && self.now >= self.map_read + LOOK {
+            self.map_read = self.now;
+            self.refresh_wanted = true;
+        }
     }
 
     /// A master that was not there when notify-keyspace-events was set is told of it.
@@ -324,6 +366,17 @@ impl Engine {
             self.confirm(farewell.client, farewell.seq, &farewell.reply);
         }
     }
+}
+
+/// A map that is to be read before somebody is told that he listens to all masters.
+#[derive(Debug)]
+pub(super) struct FreshMap {
+    /// Which reading of it.
+    read: u64,
+    /// It was published.
+    seen: bool,
+    /// Not waited for any longer: then nobody answers.
+    deadline: Instant,
 }
 
 /// A client whose request is answered when the nodes know what it has left.

@@ -1,7 +1,7 @@
 //! SUBSCRIBE and its like, as clients send them.
 
-use portico_resp::{Arg, encode};
-use portico_slots::slot;
+use portico_resp::{Arg, Items, encode, request_ranges};
+use portico_slots::{NodeId, slot};
 
 use super::Engine;
 use super::fan::Audience;
@@ -84,6 +84,7 @@ impl Engine {
             return Flow::Done;
         }
         self.carry_out_orders(orders);
+        self.want_fresh_map();
         self.alarm_hub();
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         subscribing.seq = seq;
@@ -178,9 +179,10 @@ impl Engine {
         self.answer_when_left(key, names.into_iter().map(|name| (kind, name)).collect(), &reply)
     }
 
-    /// PUBLISH and SPUBLISH go the way on which their message comes back, if there is one: so a message is heard before
-    /// the reply to it, and messages of one client on several channels in the order in which it sent them, as from one
-    /// server. They touch no keys, so that it is not the way of the client's other requests does not matter.
+    /// A message goes the way on which it comes back, if there is one: to the node that messages on its channel are
+    /// taken from, on the hub's connection. So it is heard before the reply to it, and messages of one client on several
+    /// channels in the order in which it sent them, as from one server. It touches no keys, so that this is not the way
+    /// of the client's other requests does not matter.
     fn publish_message(
         &mut self,
         key: ClientKey,
@@ -194,24 +196,41 @@ impl Engine {
             traits.flags = traits.flags.with(RequestFlags::COUNTED);
         }
         let slot = slot(channel);
-        let through = if self.hub.is_empty() { None } else { self.link_of_messages(what, slot) };
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        let lane = client.lane;
-        if let Some(link) = through {
+        if !self.hub.is_empty()
+            && let Some((node, link)) = self.way_of_messages(what, slot)
+            && let Some(client) = self.clients.get(key)
+        {
             if client.writes > 0 && client.write_link != link {
                 return Flow::Wait(Stall::Order);
             }
-            client.lane = Lane::HUB;
+            return self.send_by(key, slot, Some(Lane::HUB), node, traits, request);
         }
-        let flow = self.send(key, slot, traits, request);
-        if let Some(client) = self.clients.get_mut(key) {
-            client.lane = lane;
+        self.send(key, slot, traits, request)
+    }
+
+    /// EXEC's reply with the counts of those who heard the messages in the transaction.
+    pub(super) fn exec_receivers(&self, node: NodeId, request: &[u8], reply: Vec<u8>) -> Vec<u8> {
+        let Some(items) = Items::new(&reply).filter(|_| self.shared.pubsub.is_used()) else { return reply };
+        let publishes = |request: &[u8]| {
+            let is = |args: &RequestArgs<'_>| args.is(0, "publish") || args.is(0, "spublish");
+            crate::plan::with_queued(request, is).unwrap_or(false)
+        };
+        let queued: Vec<_> = request_ranges(request).into_iter().skip(1).collect();
+        let mut counted = Vec::new();
+        encode::array_header(&mut counted, queued.len().saturating_sub(1));
+        for (item, range) in items.zip(queued) {
+            let request = &request[range];
+            if item.starts_with(b":") && publishes(request) {
+                counted.extend_from_slice(&self.receivers(node, request, item));
+            } else {
+                counted.extend_from_slice(item);
+            }
         }
-        flow
+        counted
     }
 
     /// A count of those who heard a message, as the client is to be told it.
-    pub(super) fn receivers(&self, node: portico_slots::NodeId, request: &[u8], reply: &[u8]) -> Vec<u8> {
+    pub(super) fn receivers(&self, node: NodeId, request: &[u8], reply: &[u8]) -> Vec<u8> {
         let told = portico_resp::integer_reply(reply).unwrap_or(0);
         let count = crate::plan::with_queued(request, |args| {
             let kind = if args.is(0, "spublish") { Kind::Shard } else { Kind::Channel };

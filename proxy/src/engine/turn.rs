@@ -167,10 +167,11 @@ impl Engine {
             self.next_look = self.now + LOOK;
             self.refresh_wanted = true;
         }
+        self.keep_map_fresh();
         let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
         self.watchful =
             self.links.values().any(|link| waits(link) || !matches!(link.state, LinkState::Ready));
-        self.watchful |= !self.waiting.is_empty();
+        self.watchful |= !self.waiting.is_empty() || self.hub.listens_everywhere();
         let (now, limit) = (self.now, self.config.failover_timeout);
         let mut silent = false;
         let mut given_up: Vec<LinkKey> = Vec::new();

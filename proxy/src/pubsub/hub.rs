@@ -29,6 +29,8 @@ pub struct World<'a> {
     pub topology: &'a Topology,
     /// The time.
     pub now: Instant,
+    /// The map is to be read again before anybody is told that all masters are listened to.
+    pub stale: bool,
     /// Whether a node cannot be reached, as far as is known.
     pub is_down: &'a dyn Fn(NodeId) -> bool,
 }
@@ -95,6 +97,8 @@ struct Upstream {
 pub struct Hub {
     registry: Arc<Registry>,
     topics: [HashMap<Name, Topic>; 3],
+    /// How many of them are subscribed at every master.
+    everywhere: usize,
     sources: Sources,
     upstreams: HashMap<NodeId, Upstream>,
     /// Topics that somebody waits for.
@@ -108,6 +112,7 @@ impl Hub {
         Self {
             registry,
             topics: Default::default(),
+            everywhere: 0,
             sources: Sources::default(),
             upstreams: HashMap::new(),
             waiting: HashSet::new(),
@@ -126,12 +131,12 @@ impl Hub {
             self.sources.clear();
             self.settle(world);
         }
-        let topic = self.topics[kind.index()].entry(Name::clone(name)).or_insert_with(|| Topic {
-            slot: slot(name),
-            everywhere: kind == Kind::Pattern || kind == Kind::Channel && is_of_keyspace(name),
-            listeners: BTreeSet::new(),
-            waiters: BTreeSet::new(),
-            not_before: None,
+        let number = &mut self.everywhere;
+        let topic = self.topics[kind.index()].entry(Name::clone(name)).or_insert_with(|| {
+            let everywhere = kind == Kind::Pattern || kind == Kind::Channel && is_of_keyspace(name);
+            *number += usize::from(everywhere);
+            let (listeners, waiters) = (BTreeSet::new(), BTreeSet::new());
+            Topic { slot: slot(name), everywhere, listeners, waiters, not_before: None }
         });
         topic.waiters.insert(client);
         self.waiting.insert((kind, Name::clone(name)));
@@ -172,7 +177,7 @@ impl Hub {
         if topics.get(name).is_none_or(|topic| !(topic.listeners.is_empty() && topic.waiters.is_empty())) {
             return Vec::new();
         }
-        topics.remove(name);
+        self.everywhere -= usize::from(topics.remove(name).is_some_and(|topic| topic.everywhere));
         let key = (kind, Name::clone(name));
         let mut orders = Vec::new();
         for (&node, upstream) in &mut self.upstreams {
@@ -257,6 +262,7 @@ impl Hub {
         };
         let homes = self.homes(kind, topic, world);
         homes.iter().any(confirmed)
+            && !(topic.everywhere && world.stale)
             && homes.iter().all(|node| confirmed(node) || topic.everywhere && (world.is_down)(*node))
     }
 
@@ -275,13 +281,19 @@ impl Hub {
             // A replica tells of its keys too, once more.
             return topology.index_of(&node).is_some_and(|index| topology.masters().contains(&index));
         }
-        self.is_source(slot(heard.channel), node)
+        self.sources.of(slot(heard.channel)) == Some(node)
     }
 
-    /// Whether messages on a slot's channels are taken from this node.
+    /// The node from which messages on a slot's channels are taken.
     #[must_use]
-    pub fn is_source(&self, slot: Slot, node: NodeId) -> bool {
-        self.sources.of(slot) == Some(node)
+    pub fn source(&self, slot: Slot) -> Option<NodeId> {
+        self.sources.of(slot)
+    }
+
+    /// Whether anybody listens to what all masters say.
+    #[must_use]
+    pub fn listens_everywhere(&self) -> bool {
+        self.everywhere > 0
     }
 
     /// A connection to a node is being made.

@@ -151,6 +151,8 @@ pub struct Shared {
     pub pubsub: Arc<Registry>,
     /// Where Portico's own connections come from, as the nodes see it.
     pub own_addresses: Arc<OwnAddresses>,
+    /// Readings of the cluster's map.
+    pub map_reads: MapReads,
     notify_events: Mutex<Option<NotifyEvents>>,
     next_client: AtomicU64,
     stopping: AtomicBool,
@@ -158,6 +160,37 @@ pub struct Shared {
     /// Answers of workers that are still to be given to what one of them asked all.
     questions: AtomicUsize,
     slots: Box<[Slot]>,
+}
+
+/// Numbers the readings of the cluster's map, so that one can be waited for that begins later.
+#[derive(Debug, Default)]
+pub struct MapReads {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl MapReads {
+    /// One begins; returns its number.
+    pub fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The one with this number has been published.
+    pub fn end(&self, number: u64) {
+        self.done.store(number, Ordering::SeqCst);
+    }
+
+    /// The number of the next to begin.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst) + 1
+    }
+
+    /// Whether one with this number or a later one has been published.
+    #[must_use]
+    pub fn is_done(&self, number: u64) -> bool {
+        self.done.load(Ordering::SeqCst) >= number
+    }
 }
 
 /// The notify-keyspace-events that a client has set.
@@ -187,6 +220,7 @@ impl Shared {
             port,
             pubsub: Arc::default(),
             own_addresses: Arc::default(),
+            map_reads: MapReads::default(),
             notify_events: Mutex::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
