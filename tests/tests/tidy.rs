@@ -9,7 +9,7 @@ const MOST_LINES: usize = 600;
 
 /// The proxy's modules from the bottom up: each imports from those before it.
 const LAYERS: &[&str] = &[
-    "config", "sandbox", "logging", "command", "plan", "backend", "session", "stats", "topology", "local",
+    "config", "sandbox", "logging", "command", "scripts", "plan", "backend", "session", "stats", "topology", "local",
     "engine", "worker", "serve", "cli",
 ];
 
