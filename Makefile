@@ -7,23 +7,28 @@ SHELL := /bin/bash
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := $(TARGET)/clients
+APPS := $(TARGET)/apps
 BENCH := $(TARGET)/bench
 # Seconds that make fuzz gives each target.
 FUZZ_SECONDS ?= 60
+# What make test-apps runs: all, or those whose names hold this word.
+APP ?=
 # What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
-.PHONY: help demo test lint build clients bench pgo record-costs tools-demo tools-test tools-bench fuzz clean
+.PHONY: help demo test test-apps lint build clients apps bench pgo record-costs fuzz clean
+.PHONY: tools-demo tools-test tools-apps tools-bench
 
 help:
 	@echo "make demo          a throwaway cluster with Portico in front; Ctrl-C ends it (ARGS=\"--replicas 1\")"
 	@echo "make test          format, lints, and every test, with real servers and real clients"
+	@echo "make test-apps     Celery, RQ, Sidekiq, BullMQ, socket.io and others do real jobs through Portico (APP=\"celery\")"
 	@echo "make bench         what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16\")"
 	@echo "make pgo           a profile-guided build, $(TARGET)/pgo/portico: needs rustup"
 	@echo "make record-costs  records anew what a request costs (tests/cost); make test compares with it"
 	@echo "make fuzz          the fuzz targets, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs cargo-fuzz and a nightly compiler"
 	@echo "make clean         removes all that was built"
-	@echo "demo, test and bench install what they miss where apt-get exists, and say what it is elsewhere."
+	@echo "demo, test, test-apps and bench install what they miss where apt-get exists, and say what it is elsewhere."
 
 demo: tools-demo
 	@echo "== Building (release)"
@@ -36,6 +41,17 @@ test: tools-test clients lint build
 		cargo nextest run --workspace --no-fail-fast; \
 	else \
 		cargo test --workspace --no-fail-fast; \
+	fi
+
+# APPS_ONLY=redis: only against a plain Redis; APPS_ONLY=portico: only through Portico.
+test-apps: tools-apps apps
+	@echo "== Building (debug)"
+	cargo build -p portico
+	@echo "== Testing"
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run -p portico-tests --test apps --run-ignored only --no-fail-fast $(APP); \
+	else \
+		cargo test -p portico-tests --test apps --no-fail-fast -- --ignored --test-threads 2 $(APP); \
 	fi
 
 lint: tools-test
@@ -82,6 +98,9 @@ tools-demo:
 tools-test:
 	@tests/install-tools.sh cargo redis-server redis-benchmark python3 node npm valgrind strace
 
+tools-apps:
+	@tests/install-tools.sh cargo redis-server python3 node npm sidekiq
+
 # Each of the other proxies may be missing.
 tools-bench:
 	@tests/install-tools.sh cargo redis-server redis-benchmark python3
@@ -101,6 +120,22 @@ $(CLIENTS)/node/node_modules/.installed: tests/clients/node/package.json tests/c
 	mkdir -p $(CLIENTS)/node
 	cp $^ $(CLIENTS)/node
 	cd $(CLIENTS)/node && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+# What tests/apps runs, as its lists of versions say; Sidekiq is Debian's. No package's own scripts are run.
+apps: $(APPS)/python/requirements.txt $(APPS)/node/node_modules/.installed
+
+$(APPS)/python/requirements.txt: tests/apps/requirements.txt | tools-apps
+	@echo "== Installing Python apps"
+	python3 -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	cp $< $@
+
+$(APPS)/node/node_modules/.installed: tests/apps/package.json tests/apps/package-lock.json | tools-apps
+	@echo "== Installing Node.js apps"
+	mkdir -p $(APPS)/node
+	cp $^ $(APPS)/node
+	cd $(APPS)/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
 fuzz:

@@ -11,6 +11,7 @@ declare -A packages=(
     [npm]=npm
     [valgrind]=valgrind
     [strace]=strace
+    [sidekiq]=ruby-sidekiq
     [cc]=build-essential
     [venv]=python3-venv
     [haproxy]=haproxy
@@ -19,6 +20,7 @@ declare -A packages=(
 declare -A versions=(
     [redis-server]="7.0 or later" [redis-benchmark]="7.0 or later, it comes with Redis" [python3]="3.10 or later"
     [node]="18 or later" [npm]="it comes with Node.js" [valgrind]="any version" [strace]="any version"
+    [sidekiq]="6 or later, a Ruby gem"
     [cc]="any C compiler, to link with" [venv]="Python's module"
     [haproxy]="2.4 or later" [nutcracker]="0.5, it is twemproxy's program"
 )

@@ -4,16 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{canonical, encode, shape, show, words};
-
-/// How two servers' replies to one command are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compare {
-    Bytes,
-    AnyOrder,
-    Pairs,
-    Shape,
-}
+use crate::{Compare, encode, show, words};
 
 /// One command of a list.
 #[derive(Debug, Clone)]
@@ -31,9 +22,7 @@ impl Case {
     /// # Errors
     /// Its quotes are not closed.
     pub fn new(line: &str) -> Result<Self> {
-        let marks = [("~ ", Compare::AnyOrder), ("% ", Compare::Pairs), ("? ", Compare::Shape)];
-        let marked = marks.iter().find_map(|(mark, compare)| Some((line.strip_prefix(mark)?, *compare)));
-        let (line, compare) = marked.unwrap_or((line, Compare::Bytes));
+        let (compare, line) = Compare::mark(line);
         Ok(Case { line: line.to_owned(), words: words(line)?, compare })
     }
 
@@ -56,14 +45,9 @@ impl Case {
     /// What two replies differ in; `None` if they are alike.
     #[must_use]
     pub fn difference(&self, redis: &[u8], portico: &[u8]) -> Option<String> {
-        let (wanted, got) = match self.compare {
-            Compare::Bytes => (show(redis), show(portico)),
-            Compare::AnyOrder => (show(&canonical(redis, false)), show(&canonical(portico, false))),
-            Compare::Pairs => (show(&canonical(redis, true)), show(&canonical(portico, true))),
-            Compare::Shape => (shape(redis), shape(portico)),
-        };
-        let alike = if self.compare == Compare::Bytes { redis == portico } else { wanted == got };
-        (!alike).then(|| format!("{}\n   redis: {wanted}\n portico: {got}", self.line))
+        let (wanted, got) = (self.compare.view(redis, &[]), self.compare.view(portico, &[]));
+        (wanted != got)
+            .then(|| format!("{}\n   redis: {}\n portico: {}", self.line, show(&wanted), show(&got)))
     }
 }
 

@@ -133,6 +133,21 @@ impl Client {
         }
     }
 
+    /// The next reply (or push), if it comes within this time.
+    ///
+    /// # Errors
+    /// As [`Client::reply`], but for that nothing comes.
+    pub fn within(&mut self, limit: Duration) -> Result<Option<Vec<u8>>> {
+        let patience = self.stream.read_timeout()?;
+        self.stream.set_read_timeout(Some(limit))?;
+        let reply = self.reply();
+        self.stream.set_read_timeout(patience)?;
+        match reply {
+            Err(error) if timed_out(&error) => Ok(None),
+            reply => reply.map(Some),
+        }
+    }
+
     fn read(&mut self) -> Result<usize> {
         let mut chunk = [0; 64 * 1024];
         let length = self.stream.read(&mut chunk).context("waiting for a reply")?;
@@ -225,12 +240,14 @@ impl Client {
         let _ = self.stream.set_read_timeout(Some(Duration::from_millis(300)));
         let closed = match self.read() {
             Ok(length) => length == 0,
-            Err(error) => !matches!(
-                error.downcast_ref::<std::io::Error>().map(std::io::Error::kind),
-                Some(ErrorKind::WouldBlock | ErrorKind::TimedOut)
-            ),
+            Err(error) => !timed_out(&error),
         };
         let _ = self.stream.set_read_timeout(old);
         closed
     }
+}
+
+fn timed_out(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut))
 }

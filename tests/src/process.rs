@@ -257,7 +257,7 @@ impl Portico {
     /// # Errors
     /// It has ended.
     pub fn memory(&self) -> Result<u64> {
-        self.kernel_says("VmRSS:")
+        Ok(self.kernel_says("VmRSS:")? * 1024)
     }
 
     /// The most memory that it ever held, in bytes (VmHWM).
@@ -265,14 +265,21 @@ impl Portico {
     /// # Errors
     /// It has ended.
     pub fn peak_memory(&self) -> Result<u64> {
-        self.kernel_says("VmHWM:")
+        Ok(self.kernel_says("VmHWM:")? * 1024)
+    }
+
+    /// How many threads it has.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn threads(&self) -> Result<u64> {
+        self.kernel_says("Threads:")
     }
 
     fn kernel_says(&self, what: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(what)).context("it runs")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes * 1024)
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 }
 

@@ -73,7 +73,9 @@ fn call_everywhere_after_one(client: &mut Client) -> Result<()> {
     client.send(&calls)?;
     let replies = client.replies(4)?;
     ensure!(replies[0].ends_with(format!("{ECHO}\r\n").as_bytes()));
-    ensure!(replies[1..].iter().zip(KEYS).all(|(reply, key)| *reply == format!("$1\r\n{key}\r\n").as_bytes()));
+    ensure!(
+        replies[1..].iter().zip(KEYS).all(|(reply, key)| *reply == format!("$1\r\n{key}\r\n").as_bytes())
+    );
     Ok(())
 }
 
@@ -177,7 +179,10 @@ fn script_kill_ends_a_running_script_while_others_wait() -> Result<()> {
     waits.request(&["GET", "a"])?;
     // Other nodes are not concerned.
     kills.expect("SET b 1", "+OK\r\n")?;
-    kills.expect("FUNCTION KILL", "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n")?;
+    kills.expect(
+        "FUNCTION KILL",
+        "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n",
+    )?;
     ensure!(kills.text("FUNCTION STATS")?.starts_with("-BUSY "));
     kills.expect("SCRIPT KILL", "+OK\r\n")?;
     let killed = String::from_utf8(runs.reply()?)?;

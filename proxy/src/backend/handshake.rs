@@ -32,6 +32,8 @@ pub struct Identity {
     pub client_id: u64,
     /// Our address as the node sees it; our own idea of it before 6.2, which cannot tell.
     pub address: String,
+    /// Why the node refuses MULTI, if it does.
+    pub refuses_multi: Option<String>,
 }
 
 /// User and password towards the nodes.
@@ -70,6 +72,9 @@ enum Step {
     SetName,
     Id,
     Info,
+    /// A user who may not has MULTI refused, and what follows would run.
+    Multi,
+    Discard,
     Kill,
 }
 
@@ -114,11 +119,18 @@ impl Handshake {
         ask(Step::SetName, &["CLIENT", "SETNAME", "portico"]);
         ask(Step::Id, &["CLIENT", "ID"]);
         ask(Step::Info, &["CLIENT", "INFO"]);
+        ask(Step::Multi, &["MULTI"]);
+        ask(Step::Discard, &["DISCARD"]);
         for fence in fences {
             fence.kill(out);
             steps.push_back(Step::Kill);
         }
-        Self { steps, identity: Identity { client_id: 0, address: own_address }, unfenced: None, busy: false }
+        Self {
+            steps,
+            identity: Identity { address: own_address, ..Identity::default() },
+            unfenced: None,
+            busy: false,
+        }
     }
 
     /// Takes the next reply. `Some` when it was the last: the connection may be used.
@@ -146,6 +158,7 @@ impl Handshake {
                     self.unfenced = Some(error);
                 }
             }
+            (Some(Step::Multi), Some(error)) => self.identity.refuses_multi = Some(error),
             (Some(Step::Id), Some(error)) if error.starts_with("NOAUTH") => {
                 return Err(HandshakeError::Credentials(error));
             }
@@ -193,7 +206,8 @@ mod tests {
         assert_eq!(handshake.reply(b"+OK\r\n"), Ok(None));
         assert_eq!(handshake.reply(b":42\r\n"), Ok(None));
         assert_eq!(handshake.reply(b"$24\r\nid=42 addr=10.0.0.1:9 a=\r\n"), Ok(None));
-        let identity = Identity { client_id: 42, address: "10.0.0.1:9".into() };
+        assert_eq!((handshake.reply(b"+OK\r\n"), handshake.reply(b"+OK\r\n")), (Ok(None), Ok(None)));
+        let identity = Identity { client_id: 42, address: "10.0.0.1:9".into(), refuses_multi: None };
         assert_eq!(handshake.reply(b":1\r\n"), Ok(Some(identity)));
     }
 
@@ -207,10 +221,14 @@ mod tests {
 
         let fence = Fence { client_id: 7, address: "127.0.0.1:5".into() };
         let (mut handshake, _) = begin(Protocol::Resp2, &Credentials::default(), &[fence]);
-        for reply in ["+OK\r\n", ":42\r\n", "-ERR unknown subcommand 'INFO'\r\n"] {
+        let no = "-NOPERM no permission\r\n";
+        for reply in
+            ["+OK\r\n", ":42\r\n", "-ERR unknown subcommand 'INFO'\r\n", no, "-ERR DISCARD without MULTI\r\n"]
+        {
             assert_eq!(handshake.reply(reply.as_bytes()), Ok(None));
         }
-        let identity = Identity { client_id: 42, address: "127.0.0.1:1".into() };
+        let refuses_multi = Some("NOPERM no permission".to_owned());
+        let identity = Identity { client_id: 42, address: "127.0.0.1:1".into(), refuses_multi };
         assert_eq!(handshake.reply(b"-NOPERM no permission\r\n"), Ok(Some(identity)));
         assert!(handshake.unfenced.is_some());
     }

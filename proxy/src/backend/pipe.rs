@@ -167,6 +167,13 @@ impl Pipe {
         self.in_flight.front().is_some_and(|entry| entry.flags.has(RequestFlags::GROUP))
     }
 
+    /// Who wants to know what the next reply of a group says, and its place: a client that may be blocked by the last.
+    #[must_use]
+    pub fn group_notes(&self) -> Option<(ClientKey, u32)> {
+        let entry = self.in_flight.front().filter(|entry| entry.flags.has(RequestFlags::BLOCKING))?;
+        self.groups.front().map(|group| (entry.client, group.came))
+    }
+
     /// Takes a reply that is one of a group's. `Some` when it was the last: then the group is to be taken out
     /// with [`Pipe::answered`].
     pub fn group_reply(&mut self, reply: &[u8]) -> Option<Group> {

@@ -67,6 +67,8 @@ words! {
         ClientInfo = "client-info";
         /// CLIENT LIST.
         ClientList = "client-list";
+        /// CLIENT UNBLOCK.
+        ClientUnblock = "client-unblock";
         /// CONFIG GET: Portico's own settings; others are a master's.
         ConfigGet = "config-get";
         /// CONFIG SET: Portico's own settings; others are every node's.
@@ -111,8 +113,6 @@ words! {
 words! {
     /// What Portico cannot do yet.
     Later {
-        /// Commands that wait.
-        Blocking = "blocking";
         /// Subscriptions.
         PubSub = "pubsub";
         /// Client-side caching.
@@ -131,8 +131,12 @@ words! {
 pub enum Handling {
     /// To the owner of its keys' slot, as it is; without keys to one master, the same for a session.
     Key,
-    /// As [`Handling::Key`], unless it [asks to block](super::asks_to_block): then [`Later::Blocking`].
+    /// As [`Handling::Key`], unless it [asks to block](super::asks_to_block): then [`Handling::Block`].
     KeyUnlessBlock,
+    /// As [`Handling::Key`], but may wait: on a connection of the client's own.
+    Block,
+    /// WAIT and WAITAOF: every shard that the client has written to.
+    Wait,
     /// As [`Handling::Key`], unless it names another database: there is one.
     Copy,
     /// Split by slot.
@@ -173,6 +177,8 @@ impl Handling {
         Some(match (what, which) {
             ("key", "") => Self::Key,
             ("key-unless-block", "") => Self::KeyUnlessBlock,
+            ("block", "") => Self::Block,
+            ("wait", "") => Self::Wait,
             ("copy", "") => Self::Copy,
             ("scan", "") => Self::Scan,
             ("any", "") => Self::Any,

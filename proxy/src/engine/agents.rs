@@ -64,6 +64,7 @@ impl Engine {
     /// The next step of a task. None: it is done.
     fn go_on_with(&mut self, agent: ClientKey, task: Task, replies: &[u8]) -> Option<Task> {
         match task {
+            Task::PutBack(taken) => self.put_back_step(agent, taken, replies),
             Task::Exec(exec) => self.exec_step(agent, exec, replies).map(Task::Exec),
             Task::Aside { owner, seq } => {
                 self.settle(owner, seq, replies);

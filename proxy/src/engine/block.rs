@@ -1,9 +1,28 @@
 //! Clients that wait: nothing else of them runs before they are answered, but they are read on, so that one that
 //! goes away is noticed at once.
+//!
+//! BLPOP and its like wait on a connection of the client's own. They stop waiting by CLIENT UNBLOCK, sent on
+//! Portico's own connection to the node: when their client is gone (what came all the same is put back), when another
+//! client asks for it, and when they wait at the wrong place because their slot opens or moves; then they are sent
+//! again for the time that is left.
+
+use std::time::{Duration, Instant};
+
+use portico_resp::{Arg, Items, bulk_reply, encode};
+use portico_slots::{NodeId, Slot};
 
 use super::Engine;
-use crate::backend::ClientKey;
-use crate::session::ClientFlags;
+use super::send::{Flow, Traits};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
+use crate::command::Command;
+use crate::plan::{
+    Action, Event, Facts, Patience, RequestArgs, Timeout, decide, nothing_came, put_back, reads_from_the_end,
+};
+use crate::session::{Block, ClientFlags, Stall, Task, Unblock};
+use crate::topology::Cluster;
+
+/// While a slot is open, a client blocked at its source is asked so often whether it should wait at its target.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl Engine {
     /// Nothing more of this client runs before its outstanding requests are answered.
@@ -16,6 +35,8 @@ impl Engine {
     /// A blocked client was answered: it goes on with what it sent meanwhile.
     #[cold]
     pub(super) fn unblock(&mut self, key: ClientKey) {
+        self.waiting.remove(&key);
+        self.stop_waiting_on(key);
         let Some(client) = self.clients.get_mut(key) else { return };
         client.flags.clear(ClientFlags::BLOCKED);
         if let Some(standing) = client.standing.as_deref_mut() {
@@ -27,4 +48,318 @@ impl Engine {
         self.leave_lane(key);
         self.wake(key);
     }
+
+    /// A command that may wait, with all its keys in `slot`.
+    pub(super) fn begin_block(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        slot: Slot,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
+        let words = RequestArgs::new(request, args);
+        let traits = Traits::of(command);
+        let timeout = Timeout::of(command.name, &words);
+        let patience = timeout.and_then(|timeout| timeout.read(&words));
+        let (Some(timeout), Some(patience)) = (timeout, patience) else {
+            return self.send(key, slot, traits, request); // the node has the error for it
+        };
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
+            return Flow::Wait(Stall::Order); // it takes another way
+        }
+        let protocol = client.protocol();
+        let began = match client.stall {
+            Some((Stall::Backpressure | Stall::Unreachable, since)) => since,
+            _ => self.now,
+        };
+        let deadline = match patience {
+            Patience::Endless => None,
+            Patience::For(time) => Some(began + time),
+        };
+        if deadline.is_some_and(|deadline| deadline <= self.now) && began < self.now {
+            self.leave_lane(key);
+            self.reply_now(key, &nothing_came(command.name, protocol));
+            return Flow::Done;
+        }
+        if !self.take_lane(key) {
+            return Flow::Wait(Stall::Backpressure);
+        }
+        let mut flags = traits.flags.with(RequestFlags::BLOCKING);
+        let ends = reads_from_the_end(command.name, &words);
+        let mut bytes = Vec::new();
+        if !ends.is_empty() {
+            // In case it has to be asked again, where the streams ended when it was asked first.
+            flags = flags.with(RequestFlags::GROUP);
+            ends.iter().for_each(|(_, stream)| encode::command(&mut bytes, &[b"XINFO", b"STREAM", stream]));
+        }
+        if began < self.now {
+            bytes.extend_from_slice(&timeout.rewrite(request, left(deadline, self.now), &[]));
+        } else {
+            bytes.extend_from_slice(request);
+        }
+        let flow = self.send(key, slot, Traits { flags, ..traits }, &bytes);
+        if flow != Flow::Done {
+            return flow;
+        }
+        let looked = self.now.checked_sub(LOOK_AGAIN).unwrap_or(self.now);
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if client.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0) {
+            self.leave_lane(key);
+            return Flow::Done; // refused
+        }
+        let lane = client.lane;
+        let block = Block {
+            name: command.name,
+            request: request.to_vec(),
+            timeout: Some(timeout),
+            deadline,
+            slot,
+            ends: ends.into_iter().map(|(at, _)| (at, None)).collect(),
+            unblocked: None,
+            looked,
+        };
+        client.standing().block = Some(block);
+        self.waiting.insert(key);
+        if let Some(owner) = cluster.topology.owner(slot) {
+            self.waits_on(self.routes[lane.index()][usize::from(owner)]);
+            self.route(Lane::CONTROL, owner);
+        }
+        Flow::Block
+    }
+
+    /// The connection may stay silent.
+    pub(super) fn waits_on(&mut self, link: LinkKey) {
+        if let Some(link) = self.links.get_mut(link) {
+            link.patient = true;
+        }
+    }
+
+    fn stop_waiting_on(&mut self, key: ClientKey) {
+        let Some(lane) = self.clients.get(key).map(|client| client.lane).filter(|lane| lane.is_leased())
+        else {
+            return;
+        };
+        for at in 0..self.routes[lane.index()].len() {
+            if let Some(link) = self.links.get_mut(self.routes[lane.index()][at]) {
+                link.patient = false;
+            }
+        }
+    }
+
+    /// Where a stream that a blocked request reads from its end ends now.
+    pub(super) fn note_end(&mut self, key: ClientKey, index: usize, reply: &[u8]) {
+        let Some(standing) = self.clients.get_mut(key).and_then(|client| client.standing.as_deref_mut())
+        else {
+            return;
+        };
+        let Some((_, end)) = standing.block.as_mut().and_then(|block| block.ends.get_mut(index)) else {
+            return;
+        };
+        if reply.starts_with(b"-ERR no such key") {
+            *end = Some(b"0-0".to_vec());
+            return;
+        }
+        let items: Vec<&[u8]> = Items::new(reply).into_iter().flatten().collect();
+        let id = items.chunks_exact(2).find(|pair| bulk_reply(pair[0]) == Some(b"last-generated-id"));
+        *end = id.and_then(|pair| bulk_reply(pair[1])).map(<[u8]>::to_vec);
+    }
+
+    /// A blocked request was refused, unblocked or lost: sent again for the time that is left, or answered.
+    pub(super) fn block_interrupted(
+        &mut self,
+        entry: InFlight,
+        node: Option<NodeId>,
+        event: Event<'_>,
+        hops: u32,
+        since: Instant,
+    ) {
+        self.stop_waiting_on(entry.client);
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(entry.client) else { return };
+        let (protocol, cancelled) = (client.protocol(), client.flags.has(ClientFlags::AGENT));
+        let Some(block) = client.standing().block.clone() else { return };
+        let unblocked = matches!(event, Event::Error(line) if ends_wait(line));
+        let nothing = nothing_came(block.name, protocol);
+        let over = block.deadline.is_some_and(|deadline| deadline <= now);
+        match (event, block.timeout, block.unblocked) {
+            // Nobody can tell any more what its replicas have.
+            (_, None, _) if matches!(event, Event::Lost { .. }) || !unblocked => {
+                let none: &[u8] = if block.name == "wait" { b":0\r\n" } else { b"*2\r\n:0\r\n:0\r\n" };
+                return self.answer(&entry, none);
+            }
+            _ if cancelled => return self.answer(&entry, &nothing),
+            (Event::Error(line), _, Some(Unblock::Error)) if unblocked => return self.answer(&entry, line),
+            (_, _, Some(_)) if unblocked => return self.answer(&entry, &nothing),
+            _ => {}
+        }
+        let facts = Facts { slot: entry.slot, readonly: true, hops_left: 1, ..Facts::default() };
+        let action = if unblocked { Action::Resend } else { decide(event, facts) };
+        match (action, event) {
+            (Action::Pass, Event::Error(line)) => self.answer(&entry, line),
+            (Action::Refuse(refusal), _) => self.refuse_request(&entry, node, refusal),
+            _ if over => self.answer(&entry, &nothing),
+            (action, _) => {
+                let Some(timeout) = block.timeout else { return };
+                let known: Vec<_> = block.ends.into_iter().filter_map(|(at, end)| Some((at, end?))).collect();
+                let request = timeout.rewrite(&block.request, left(block.deadline, now), &known);
+                let flags = entry.flags.without(RequestFlags::GROUP);
+                self.park(InFlight { flags, ..entry }, request, action, hops, since);
+            }
+        }
+    }
+
+    /// A parked request that waits may be over before it can be sent. Returns whether it was answered.
+    pub(super) fn give_up_waiting(&mut self, entry: &InFlight) -> bool {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(entry.client) else { return false };
+        let protocol = client.protocol();
+        let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
+            return false;
+        };
+        if !block.deadline.is_some_and(|deadline| deadline <= now) {
+            return false;
+        }
+        let nothing = nothing_came(block.name, protocol);
+        if let Some(work) = client.work.as_deref_mut() {
+            work.parked.pop_front();
+            client.in_flight += 1; // what answers takes one off
+        }
+        self.answer(entry, &nothing);
+        true
+    }
+
+    /// The connection that a blocked client's request waits on.
+    fn waiting_link(&self, key: ClientKey) -> Option<LinkKey> {
+        let lane = self.clients.get(key)?.lane;
+        if !lane.is_leased() {
+            return None;
+        }
+        let routes = &self.routes[lane.index()];
+        routes.iter().copied().find(|&link| self.links.get(link).is_some_and(|link| link.patient))
+    }
+
+    /// Has the node end a client's wait with an error.
+    fn end_wait(&mut self, key: ClientKey) -> bool {
+        let Some(link_key) = self.waiting_link(key) else { return false };
+        let Some(link) = self.links.get(link_key) else { return false };
+        let (node, id) = (link.node, link.identity.client_id.to_string());
+        let index = self.cluster.topology.index_of(&node);
+        let control = index.and_then(|index| self.route(Lane::CONTROL, index));
+        let Some(control) = control.and_then(|key| self.links.get_mut(key)) else {
+            // Nobody can be asked: the connection goes, and with it the wait.
+            self.lose_link(link_key);
+            return true;
+        };
+        let mut request = Vec::new();
+        encode::command(&mut request, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"ERROR"]);
+        control.pipe.push(&request, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
+        let control =
+            index.map_or(LinkKey::default(), |index| self.routes[Lane::CONTROL.index()][usize::from(index)]);
+        self.mark_link(control);
+        true
+    }
+
+    /// CLIENT UNBLOCK, asked of this worker. Returns whether the client was blocked.
+    pub(super) fn unblock_client(&mut self, id: u64, how: Unblock) -> bool {
+        let clients = &mut self.clients;
+        let found =
+            self.waiting.iter().copied().find(|&key| clients.get(key).is_some_and(|client| client.id == id));
+        let Some(key) = found else { return false };
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(block) = client.standing().block.as_mut() else { return false };
+        if block.unblocked.is_some() {
+            return false;
+        }
+        block.unblocked = Some(how);
+        // On no connection now: its time is over.
+        block.deadline = if how == Unblock::Timeout { Some(self.now) } else { block.deadline };
+        self.end_wait(key);
+        true
+    }
+
+    /// A client that waits is gone. Returns whether it is still needed: its place is an agent's from now on, who puts
+    /// back what came all the same.
+    pub(super) fn cancel_block(&mut self, key: ClientKey) -> bool {
+        self.waiting.remove(&key);
+        if self.waiting_link(key).is_none() {
+            return false;
+        }
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let standing = client.standing();
+        let Some(block) = standing.block.as_ref().filter(|block| block.timeout.is_some()) else {
+            return false;
+        };
+        standing.task = Some(Task::PutBack(Some((block.name, block.request.clone()))));
+        client.flags.set(ClientFlags::AGENT);
+        if let Some(work) = client.work.as_deref_mut() {
+            work.out.clear();
+            work.told = 0;
+            work.input.clear();
+            work.scanner = None;
+        }
+        self.end_wait(key)
+    }
+
+    /// A wait was cancelled, and this is what it was answered.
+    pub(super) fn put_back_step(
+        &mut self,
+        agent: ClientKey,
+        taken: Option<(&'static str, Vec<u8>)>,
+        reply: &[u8],
+    ) -> Option<Task> {
+        let (name, request) = taken?;
+        let requests = put_back(name, &request, reply);
+        if requests.is_empty() {
+            return None;
+        }
+        self.instruct(agent, &requests);
+        Some(Task::PutBack(None))
+    }
+
+    /// Clients that wait where their keys are not any more, or may not be, are sent to where they are.
+    pub(super) fn move_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let now = self.now;
+        let mut astray = Vec::new();
+        for &key in &self.waiting {
+            let Some(client) = self.clients.get(key) else { continue };
+            let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
+                continue;
+            };
+            let Some(link) = self.waiting_link(key).and_then(|link| self.links.get(link)) else { continue };
+            if block.timeout.is_none() || block.unblocked.is_some() {
+                continue;
+            }
+            let topology = &self.cluster.topology;
+            let here = topology.index_of(&link.node);
+            let owns = topology.owner(block.slot) == here;
+            let open = self.is_open(block.slot);
+            // It belongs at the owner of a slot that stays, or at the target of one that goes; at the source only if
+            // the source says so.
+            if !owns && !open || owns && open && now >= block.looked + LOOK_AGAIN {
+                astray.push(key);
+            }
+        }
+        for key in astray {
+            if let Some(block) = self.clients.get_mut(key).and_then(|client| client.standing().block.as_mut())
+            {
+                block.looked = now;
+            }
+            self.end_wait(key);
+        }
+    }
+}
+
+/// Whether a wait was ended by CLIENT UNBLOCK, or because a master became a replica, and not by what it waited for.
+fn ends_wait(line: &[u8]) -> bool {
+    line.starts_with(b"-UNBLOCKED client unblocked") || line.starts_with(b"-UNBLOCKED force unblock")
+}
+
+fn left(deadline: Option<Instant>, now: Instant) -> Patience {
+    deadline.map_or(Patience::Endless, |deadline| Patience::For(deadline.saturating_duration_since(now)))
 }

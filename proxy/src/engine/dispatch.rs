@@ -80,13 +80,14 @@ impl Engine {
     ) -> Flow {
         let words = RequestArgs::new(request, args);
         match command.handling {
-            Handling::Key => self.by_keys(key, cluster, command, request, &words),
+            Handling::Key => self.by_keys(key, cluster, command, request, args),
             Handling::Copy => match local::copies_elsewhere(&words) {
                 Some(error) => self.refuse(key, error.as_bytes()),
-                None => self.by_keys(key, cluster, command, request, &words),
+                None => self.by_keys(key, cluster, command, request, args),
             },
-            Handling::KeyUnlessBlock if asks_to_block(&words) => self.later(key, Later::Blocking, &words),
-            Handling::KeyUnlessBlock => self.by_keys(key, cluster, command, request, &words),
+            Handling::Block => self.by_keys(key, cluster, command, request, args),
+            Handling::Wait => self.wait(key, cluster, command, request, &words),
+            Handling::KeyUnlessBlock => self.by_keys(key, cluster, command, request, args),
             Handling::Fan(fan) => {
                 let rule = match fan {
                     Fan::Mget => (1, Merge::Values),
@@ -115,7 +116,7 @@ impl Engine {
             Handling::Channel => self.send(key, slot(words.word(1)), Traits::of(command), request),
             Handling::Debug => {
                 if !matches!(command.keys, Keys::None) {
-                    return self.by_keys(key, cluster, command, request, &words);
+                    return self.by_keys(key, cluster, command, request, args);
                 }
                 self.send_to_masters(key, cluster, command, Rule::Same, request, &words)
             }
@@ -144,8 +145,9 @@ impl Engine {
         cluster: &Cluster,
         command: &Command,
         request: &[u8],
-        words: &RequestArgs<'_>,
+        args: &[Arg],
     ) -> Flow {
+        let words = &RequestArgs::new(request, args);
         let mut positions = std::mem::take(&mut self.positions);
         positions.clear();
         let found = command.key_positions(words, &mut positions);
@@ -168,6 +170,9 @@ impl Engine {
                     ),
                 };
                 self.refuse(key, format!("{}{advice}", local::CROSSSLOT).as_bytes())
+            }
+            (Ok(()), Some(slot)) if may_wait(command, words) => {
+                self.begin_block(key, cluster, command, slot, request, args)
             }
             (Ok(()), Some(slot)) => {
                 if command.is_script() {
@@ -270,6 +275,15 @@ impl Engine {
     pub(super) fn refuse(&mut self, key: ClientKey, text: &[u8]) -> Flow {
         self.reply_error(key, text);
         Flow::Done
+    }
+}
+
+/// Whether a request waits on a connection of its client's own.
+fn may_wait(command: &Command, words: &RequestArgs<'_>) -> bool {
+    match command.handling {
+        Handling::Block => true,
+        Handling::KeyUnlessBlock => asks_to_block(words),
+        _ => false,
     }
 }
 

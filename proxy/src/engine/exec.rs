@@ -155,7 +155,8 @@ impl Engine {
         with_queued(request, |args| {
             let Resolved::Command(command) = cluster.table.resolve(args) else { return None };
             let Handling::Local(what) = command.handling else { return None };
-            if matches!(what, Local::ClientList | Local::ConfigGet | Local::ConfigSet) {
+            if matches!(what, Local::ClientList | Local::ClientUnblock | Local::ConfigGet | Local::ConfigSet)
+            {
                 return None;
             }
             let mut made = Vec::new();

@@ -5,6 +5,7 @@ use portico_slots::{NodeId, NodeIndex, Slot};
 
 use super::Engine;
 use super::send::{Flow, Traits};
+use super::wait::shard_bit;
 use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local;
@@ -22,6 +23,8 @@ pub(super) enum Audience {
     MastersInTurn,
     /// Masters and replicas.
     Nodes,
+    /// The masters whose bits are set ([`shard_bit`]).
+    Shards(u64),
 }
 
 impl Engine {
@@ -148,9 +151,20 @@ impl Engine {
     }
 
     /// Sends a part to its node; parks it if that is gone or cannot be reached. `encode` appends its bytes.
-    pub(super) fn send_to_node(&mut self, entry: InFlight, node: Option<NodeIndex>, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send_to_node(
+        &mut self,
+        entry: InFlight,
+        node: Option<NodeIndex>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Some(client) = self.clients.get(entry.client) else { return };
         let lane = client.lane;
+        if let Some(node) = node
+            && !entry.flags.has(RequestFlags::READONLY)
+            && let Some(client) = self.clients.get_mut(entry.client)
+        {
+            client.written |= shard_bit(node);
+        }
         match node.and_then(|node| self.route(lane, node)) {
             Some(link) => self.send_part(link, entry, encode),
             None => {
@@ -298,6 +312,7 @@ impl Audience {
         let mut members: Vec<_> = topology.masters().iter().map(|&master| (master, slot(master))).collect();
         match self {
             Self::Masters => {}
+            Self::Shards(bits) => members.retain(|&(node, _)| bits & shard_bit(node) != 0),
             Self::MastersInTurn => {
                 // Sources first; where two nodes exchange slots nothing can be first, and a key may be missed.
                 let target = |node| topology.open_slots().iter().any(|open| open.target == node);

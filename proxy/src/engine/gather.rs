@@ -35,6 +35,7 @@ impl Engine {
                 }
                 lines.into_bytes()
             }
+            &Question::Unblock(id, how) => u8::from(self.unblock_client(id, how)).to_string().into_bytes(),
         };
         self.effects.push(Effect::Gathered {
             to: gather.worker,
@@ -52,7 +53,11 @@ impl Engine {
 
     /// The one reply to what all workers were asked.
     pub(super) fn tell_gathered(&self, fan: &Fan, out: &mut Vec<u8>) {
-        let text: Vec<u8> = fan.parts.iter().flatten().copied().collect();
-        encode::verbatim_txt(out, &text, fan.protocol);
+        if fan.name == "client|list" {
+            let text: Vec<u8> = fan.parts.iter().flatten().copied().collect();
+            return encode::verbatim_txt(out, &text, fan.protocol);
+        }
+        let count = |part| std::str::from_utf8(part).ok()?.parse::<i64>().ok();
+        encode::integer(out, fan.parts.iter().filter_map(count).sum());
     }
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use portico_resp::Protocol;
-use portico_slots::NodeIndex;
+use portico_slots::{NodeId, NodeIndex};
 
 use super::{Engine, LinkState};
 use crate::backend::{ClientKey, Lane, LinkKey};
@@ -19,6 +19,8 @@ pub(super) struct LaneState {
     pub(super) holder: Option<ClientKey>,
     /// Requests that set up each of its connections, as they are sent; each has to be answered with OK.
     pub(super) setup: Vec<Vec<u8>>,
+    /// Nodes to which a connection is being opened.
+    pub(super) opening: Vec<NodeId>,
     /// Since when nobody leases it.
     idle: Instant,
 }
@@ -36,7 +38,13 @@ impl Engine {
 
     fn add_lane(&mut self, protocol: Protocol) -> Lane {
         let lane = Lane(self.lanes.len() as u16);
-        self.lanes.push(LaneState { protocol, holder: None, setup: Vec::new(), idle: self.now });
+        self.lanes.push(LaneState {
+            protocol,
+            holder: None,
+            setup: Vec::new(),
+            opening: Vec::new(),
+            idle: self.now,
+        });
         self.routes.push(vec![LinkKey::default(); self.cluster.topology.nodes().len()]);
         lane
     }
@@ -87,6 +95,40 @@ impl Engine {
         }
         client.lane = Lane::shared(client.protocol());
         self.give_back(lane);
+    }
+
+    /// The client speaks another protocol, perhaps: its requests take connections that speak it too.
+    pub(super) fn change_lane(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let (lane, protocol) = (client.lane, client.protocol());
+        if !lane.is_leased() {
+            client.lane = Lane::shared(protocol);
+        } else if self.lanes[lane.index()].protocol != protocol && client.flags.has(ClientFlags::WATCHING) {
+            // What was watched was watched there.
+            self.forget_watch(key);
+            let Some(client) = self.clients.get_mut(key) else { return };
+            client.flags.set(ClientFlags::WATCHING);
+            client.lane = Lane::shared(protocol);
+            client.standing().watch_broken = true;
+        }
+    }
+
+    /// A client is gone: its lane is free, and clean.
+    pub(super) fn leave_all(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        let (lane, busy) = (client.lane, client.in_flight > 0);
+        if !lane.is_leased() {
+            return;
+        }
+        self.forget_watch(key);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.lane.is_leased() {
+            client.lane = Lane::shared(client.protocol());
+            self.give_back(lane);
+        }
+        if busy {
+            self.close_lane(lane);
+        }
     }
 
     /// Nobody uses a lane any more: its connections serve the next, if nothing is known to be left on them.

@@ -77,10 +77,12 @@ impl Engine {
             .collect();
         let before = std::mem::replace(&mut self.cluster, cluster);
         self.break_moved_watches(&before);
+        self.renumber_written(&before);
         for key in gone {
             self.lose_link(key);
         }
         self.settle_orphans(None);
+        self.move_waiting();
         self.wake_stalled();
         self.next_tick = self.now;
     }
@@ -106,12 +108,7 @@ impl Engine {
     #[cold]
     fn open_in_lane(&mut self, lane: Lane, index: NodeIndex) {
         let node = self.cluster.topology.node(index).id;
-        let coming = self.links.values().any(|link| {
-            link.node == node
-                && link.lane == lane
-                && link.leased_to.is_none()
-                && matches!(link.state, LinkState::Connecting | LinkState::Handshaking(_))
-        });
+        let coming = self.lanes[lane.index()].opening.contains(&node);
         let waits = self.backoffs.get(&(node, lane)).is_some_and(|b| b.until > self.now);
         if !coming && !waits {
             self.open(node, self.lanes[lane.index()].protocol, lane, None);
@@ -146,6 +143,9 @@ impl Engine {
             patient: false,
             dirty: false,
         });
+        if leased_to.is_none() {
+            self.lanes[lane.index()].opening.push(node);
+        }
         self.watchful = true;
         self.effects.push(Effect::OpenLink(key, socket));
         Some(key)
@@ -212,6 +212,9 @@ impl Engine {
         link.moved = self.now;
         link.pipe.forget_handshake();
         let (node, lane, leased) = (link.node, link.lane, link.leased_to);
+        if leased.is_none() {
+            self.opened_link(lane, node);
+        }
         self.backoffs.remove(&(node, lane));
         if let Some(client) = leased {
             return self.upload_link_ready(client, key);
@@ -226,8 +229,19 @@ impl Engine {
             }
         }
         self.settle_orphans((!busy).then_some(node));
-        self.wake_stalled();
+        match self.lanes[lane.index()].holder {
+            Some(holder) => self.wake(holder),
+            None => self.wake_stalled(),
+        }
         self.next_tick = self.now;
+    }
+
+    /// A connection of a lane is not being opened any more.
+    fn opened_link(&mut self, lane: Lane, node: NodeId) {
+        let opening = &mut self.lanes[lane.index()].opening;
+        if let Some(at) = opening.iter().position(|of| *of == node) {
+            opening.swap_remove(at);
+        }
     }
 
     /// Whether the trouble with a node was not just reported.
@@ -256,6 +270,9 @@ impl Engine {
         }
         let established = matches!(link.state, LinkState::Ready | LinkState::Draining { .. });
         if !established {
+            if link.leased_to.is_none() {
+                self.opened_link(link.lane, link.node);
+            }
             let backoff = self.backoffs.entry((link.node, link.lane)).or_insert(Backoff {
                 since: self.now,
                 until: self.now,

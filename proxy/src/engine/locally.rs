@@ -30,6 +30,12 @@ impl Engine {
                     Err(error) => self.refuse(key, error.as_bytes()),
                 };
             }
+            Local::ClientUnblock => {
+                return match local::unblock(words) {
+                    Ok((id, how)) => self.fan_workers(key, command, Question::Unblock(id, how)),
+                    Err(error) => self.refuse(key, error.as_bytes()),
+                };
+            }
             Local::ConfigGet if !local::names_own_setting(words) => {
                 return self.send_anywhere(key, cluster, Traits::question(), request);
             }
@@ -113,7 +119,10 @@ impl Engine {
             Local::ClusterDisabled => local::cluster_disabled(context),
             Local::ConfigGet => local::config_get(context, words),
             Local::ConfigSet => local::config_set(context, words),
-            Local::ClientList => {}
+            Local::ClientList | Local::ClientUnblock => {}
+        }
+        if matches!(what, Local::Hello | Local::Reset) {
+            self.change_lane(key);
         }
         Some(())
     }

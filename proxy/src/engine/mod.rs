@@ -29,8 +29,9 @@ mod tests_scripts;
 mod transactions;
 mod turn;
 mod upload;
+mod wait;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ use slotmap::SlotMap;
 use crate::backend::{ClientKey, Credentials, Fence, Lane, LinkKey};
 use crate::config::Config;
 use crate::plan::Split;
-use crate::session::{About, Client, ClientFlags, Fan, Work};
+use crate::session::{About, Client, ClientFlags, Fan, Unblock, Work};
 use crate::stats::{Counters, Shared};
 use crate::topology::Cluster;
 
@@ -99,6 +100,8 @@ pub struct Gather {
 pub enum Question {
     /// CLIENT LIST: the lines of those that a filter admits.
     List(crate::local::ClientFilter),
+    /// CLIENT UNBLOCK: of the client with this number.
+    Unblock(u64, Unblock),
 }
 
 /// Buffers that nobody uses now, so that work finds them warm and idle connections need none.
@@ -157,6 +160,11 @@ pub struct Engine {
     dirty_clients: Vec<ClientKey>,
     /// Clients to be looked at again at the end of the turn.
     awoken: Vec<ClientKey>,
+    /// Clients that wait for something that may never come.
+    waiting: HashSet<ClientKey>,
+    next_look: Instant,
+    /// A redirect was seen: they may wait at the wrong place.
+    look_at_waiting: bool,
     /// Clients whose next request waits.
     stalled: Vec<ClientKey>,
     /// Clients with requests to be sent again.
@@ -222,6 +230,9 @@ impl Engine {
             dirty_links: Vec::new(),
             dirty_clients: Vec::new(),
             awoken: Vec::new(),
+            waiting: HashSet::new(),
+            next_look: now,
+            look_at_waiting: false,
             stalled: Vec::new(),
             retrying: Vec::new(),
             uploading: Vec::new(),
@@ -258,6 +269,7 @@ impl Engine {
             id: self.shared.next_client_id(),
             flags,
             lane: Lane::shared(Protocol::Resp2),
+            written: 0,
             writes: 0,
             multi_key: 0,
             in_flight: 0,
@@ -308,6 +320,10 @@ impl Engine {
 
     /// A client's connection ended or broke: what it still had outstanding is answered to nobody.
     pub fn client_gone(&mut self, key: ClientKey) {
+        if self.clients.get(key).is_some_and(Client::is_waiting) && self.cancel_block(key) {
+            return;
+        }
+        self.leave_all(key);
         if let Some(mut client) = self.clients.remove(key) {
             self.abandon_upload(&mut client);
             if let Some(work) = client.work.take() {

@@ -118,6 +118,10 @@ impl Engine {
     #[cold]
     fn group_reply(&mut self, key: LinkKey, reply: &[u8]) {
         let Some(link) = self.links.get_mut(key) else { return };
+        if let Some((entry, place)) = link.pipe.group_notes() {
+            self.note_end(entry, place as usize, reply);
+        }
+        let Some(link) = self.links.get_mut(key) else { return };
         let Some(group) = link.pipe.group_reply(reply) else { return };
         let Some((entry, range)) = link.pipe.answered() else { return };
         let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
@@ -147,6 +151,9 @@ impl Engine {
             current.filter(|_| entry.flags.has(RequestFlags::RETRY))
         });
         let (hops, since) = attempt.map_or((0, self.now), |attempt| (attempt.hops, attempt.since));
+        if entry.flags.has(RequestFlags::BLOCKING) {
+            return self.block_interrupted(entry, node, event, hops, since);
+        }
         let waited = self.now.saturating_duration_since(since);
         let facts = Facts {
             slot: entry.slot,

@@ -9,6 +9,7 @@ use portico_resp::{Protocol, encode};
 use portico_slots::NodeId;
 
 use super::Engine;
+use super::wait::shard_bit;
 use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
 use crate::plan::{Action, Refusal};
 use crate::session::{Attempt, ClientFlags, Parked, PendingFlags, Target};
@@ -98,6 +99,7 @@ impl Engine {
             self.opened.insert(entry.slot, self.now + OPEN_FOR);
             self.guarded = true;
         }
+        self.look_at_waiting |= !self.waiting.is_empty() && !entry.flags.has(RequestFlags::BLOCKING);
         let not_before = self.now + pause;
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         client.in_flight = client.in_flight.saturating_sub(1);
@@ -144,6 +146,13 @@ impl Engine {
                 self.next_tick = self.next_tick.min(parked.not_before);
                 return true;
             }
+            if parked.entry.flags.has(RequestFlags::BLOCKING) {
+                let entry = parked.entry;
+                if self.give_up_waiting(&entry) {
+                    continue;
+                }
+            }
+            let Some(parked) = self.oldest_parked(key) else { return false };
             let topology = &self.cluster.topology;
             let owner = topology.owner(parked.slot());
             let (node, asking) = match &parked.target {
@@ -171,10 +180,16 @@ impl Engine {
                 let (hops, since) = (parked.hops, parked.since);
                 work.attempt = Some(Attempt { seq: entry.seq, part: entry.part, hops, since });
                 client.in_flight += 1;
+                if let Some(node) = node
+                    && !entry.flags.has(RequestFlags::READONLY)
+                {
+                    client.written |= shard_bit(node);
+                }
                 if parked.calls_script() {
                     self.give_scripts(link_key, &parked.request);
                 }
                 let Some(link) = self.links.get_mut(link_key) else { return true };
+                link.patient = entry.flags.has(RequestFlags::BLOCKING);
                 if link.pipe.is_empty() {
                     link.moved = self.now;
                 }
@@ -196,6 +211,10 @@ impl Engine {
             client.in_flight += 1; // what answers takes one off
             self.refuse_request(&entry, None, Refusal::TimedOut);
         }
+    }
+
+    fn oldest_parked(&self, key: ClientKey) -> Option<&Parked> {
+        self.clients.get(key)?.work.as_deref()?.parked.front()
     }
 
     /// Answers a request with an error of Portico's own; what may still run is told only when it no longer can.

@@ -67,13 +67,7 @@ impl Engine {
     }
 
     /// A transaction with scripts is about to be sent to the owner of `slot`.
-    pub(super) fn before_scripts(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        slot: Slot,
-        requests: &[u8],
-    ) {
+    pub(super) fn before_scripts(&mut self, key: ClientKey, cluster: &Cluster, slot: Slot, requests: &[u8]) {
         for range in request_ranges(requests) {
             with_queued(&requests[range], |words| self.before_script(key, cluster, slot, words));
         }
@@ -215,8 +209,8 @@ impl Engine {
                 self.fan_nodes(key, cluster, (command.name, traits), Audience::Nodes, same, request)
             }
             Scripts::Flush => {
-                let valid = words.count() == 2
-                    || words.count() == 3 && (words.is(2, "SYNC") || words.is(2, "ASYNC"));
+                let valid =
+                    words.count() == 2 || words.count() == 3 && (words.is(2, "SYNC") || words.is(2, "ASYNC"));
                 let kind = if valid { FanKind::ScriptFlush } else { same };
                 let flow =
                     self.fan_nodes(key, cluster, (command.name, traits), Audience::Nodes, kind, request);
@@ -226,9 +220,8 @@ impl Engine {
                 flow
             }
             Scripts::Exists => {
-                let known = |at: usize| {
-                    Sha::parse(words.word(at)).is_some_and(|sha| self.shared.scripts.has(&sha))
-                };
+                let known =
+                    |at: usize| Sha::parse(words.word(at)).is_some_and(|sha| self.shared.scripts.has(&sha));
                 let kind = FanKind::ScriptsExist((2..words.count()).map(known).collect());
                 let target = (command.name, Traits::question());
                 self.fan_nodes(key, cluster, target, Audience::Masters, kind, request)

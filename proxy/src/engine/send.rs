@@ -2,6 +2,7 @@
 
 use portico_slots::{NodeIndex, Slot};
 
+use super::wait::shard_bit;
 use super::{Engine, Fan};
 use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
 use crate::command::{Command, Flags};
@@ -180,6 +181,7 @@ impl Engine {
                 client.write_link = LinkKey::default();
             }
             client.writes += 1;
+            client.written |= shard_bit(owner);
         }
         client.in_flight += 1;
         if link.pipe.is_empty() {

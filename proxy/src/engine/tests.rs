@@ -134,7 +134,7 @@ impl World {
         }
         sent.clear();
         let kills = text.matches("KILL").count();
-        self.engine.link_input(key, b"+OK\r\n:7\r\n$23\r\nid=7 addr=127.0.0.1:9 x\r\n");
+        self.engine.link_input(key, b"+OK\r\n:7\r\n$23\r\nid=7 addr=127.0.0.1:9 x\r\n+OK\r\n+OK\r\n");
         for _ in 0..kills {
             self.engine.link_input(key, b":1\r\n");
         }

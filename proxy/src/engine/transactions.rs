@@ -10,7 +10,7 @@ use portico_slots::{NodeId, Slot, slot};
 use super::Engine;
 use super::dispatch::session_slot;
 use super::send::{Flow, Traits};
-use crate::backend::{ClientKey, InFlight, RequestFlags};
+use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
 use crate::command::{Args, Command, Flags, Handling, Transaction};
 use crate::config::CrossSlot;
 use crate::local;
@@ -181,6 +181,14 @@ impl Engine {
     ) -> Flow {
         let mut flags = RequestFlags::GROUP.with(RequestFlags::TRANSACTION);
         let owner = |slot| cluster.topology.owner(slot);
+        let lane = self.clients.get(key).map_or(Lane::CONTROL, |client| client.lane);
+        let link =
+            owner(slot).and_then(|owner| self.standing(lane, owner)).and_then(|link| self.links.get(link));
+        if let Some(error) = link.and_then(|link| link.identity.refuses_multi.as_deref()) {
+            let text = format!("EXECABORT Transaction discarded because the node refuses MULTI: {error}");
+            self.discard(key);
+            return self.refuse(key, text.as_bytes());
+        }
         if watched.iter().any(|&other| owner(other) == owner(slot)) {
             flags = flags.with(RequestFlags::GUARDED);
         }

@@ -10,6 +10,8 @@ use crate::topology::Cluster;
 
 /// How often connections are looked at.
 const CHECK: Duration = Duration::from_millis(100);
+/// How often the map is read while clients wait.
+const LOOK: Duration = Duration::from_millis(500);
 /// How often clients are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// A node that was sent something and says nothing for so long is a reason to ask the others about it.
@@ -42,6 +44,9 @@ impl Engine {
         if self.now >= self.next_housekeeping {
             self.next_housekeeping = self.now + HOUSEKEEPING;
             self.housekeeping();
+        }
+        if std::mem::take(&mut self.look_at_waiting) {
+            self.move_waiting();
         }
         if !self.retrying.is_empty() {
             self.send_parked();
@@ -145,9 +150,16 @@ impl Engine {
 
     fn check_links(&mut self) {
         self.check_draining();
+        self.move_waiting();
+        if !self.waiting.is_empty() && self.now >= self.next_look {
+            // Whether they wait at the right place, nobody tells.
+            self.next_look = self.now + LOOK;
+            self.refresh_wanted = true;
+        }
         let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
         self.watchful =
             self.links.values().any(|link| waits(link) || !matches!(link.state, LinkState::Ready));
+        self.watchful |= !self.waiting.is_empty();
         let (now, limit) = (self.now, self.config.failover_timeout);
         let mut silent = false;
         let mut given_up: Vec<LinkKey> = Vec::new();
@@ -284,8 +296,12 @@ impl Engine {
     /// Closes a client as soon as it was told everything, if nothing of it waits to be sent.
     fn stop_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.flags.has(ClientFlags::AGENT) {
+            return; // ends with its task
+        }
         match client.work.as_deref() {
             None => self.close_client(key),
+            Some(_) if client.is_waiting() => self.close_client(key),
             // Half a request was not received.
             Some(work) if client.flags.has(ClientFlags::UPLOADING) && work.out.is_empty() => {
                 self.close_client(key);

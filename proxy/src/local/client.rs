@@ -8,7 +8,7 @@ use portico_resp::encode;
 use super::Context;
 use crate::command::Args;
 use crate::plan::RequestArgs;
-use crate::session::{Client, ClientFlags};
+use crate::session::{Client, ClientFlags, Unblock};
 
 /// Which clients CLIENT LIST tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,22 @@ pub fn filter(args: &RequestArgs<'_>) -> Result<ClientFilter, String> {
             .ok_or_else(|| "ERR Invalid client ID".to_owned()),
         _ => Err("ERR syntax error".to_owned()),
     }
+}
+
+/// CLIENT UNBLOCK client-id [TIMEOUT|ERROR]
+///
+/// # Errors
+/// The error line that Redis would answer with.
+pub fn unblock(args: &RequestArgs<'_>) -> Result<(u64, Unblock), String> {
+    let how = match args.count() {
+        3 => Unblock::Timeout,
+        4 if args.is(3, "timeout") => Unblock::Timeout,
+        4 if args.is(3, "error") => Unblock::Error,
+        4 => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".to_owned()),
+        _ => return Err("ERR syntax error".to_owned()),
+    };
+    let id = args.integer(2).ok_or("ERR value is not an integer or out of range")?;
+    Ok((u64::try_from(id).unwrap_or(0), how))
 }
 
 /// Checks what CLIENT SETNAME and SETINFO store: printable, without spaces, so that CLIENT LIST can be read.

@@ -16,7 +16,7 @@ use crate::stats::Shared;
 pub use auth::{auth, hello, reset};
 pub use client::{
     ClientFilter, client_line, filter as client_filter, info as client_info, name as client_name, set_info,
-    set_name,
+    set_name, unblock,
 };
 pub use config::{config_get, config_set, names_own_setting};
 pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, select, swap_db};

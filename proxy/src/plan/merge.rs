@@ -17,6 +17,8 @@ pub enum Merge {
     KeyOk,
     /// DBSIZE: the sum of counts over nodes.
     Sum,
+    /// The smallest integer.
+    Least,
     /// KEYS: all elements; what two nodes name is told once when `distinct`.
     Concat {
         /// A slot is being moved, so that two nodes may name one key.
@@ -106,6 +108,10 @@ pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &m
         Merge::KeySum | Merge::Sum => {
             let sum = parts.iter().map(|reply| integer_reply(reply).unwrap_or(0)).sum();
             encode::integer(out, sum);
+        }
+        Merge::Least => {
+            let least = parts.iter().filter_map(integer_reply).min();
+            encode::integer(out, least.unwrap_or(0));
         }
         Merge::KeyOk | Merge::Same | Merge::First | Merge::Kill | Merge::FunctionStats => {
             out.extend_from_slice(parts.iter().next().unwrap_or(b"+OK\r\n"));

@@ -1,5 +1,6 @@
 //! Pure decisions: where a request goes, how parts' replies become one, what an error asks for.
 
+mod block;
 mod decide;
 mod merge;
 mod request;
@@ -8,6 +9,7 @@ mod scripts;
 mod split;
 mod transaction;
 
+pub use block::{Patience, Timeout, nothing_came, put_back, reads_from_the_end};
 pub use decide::{Action, Event, Facts, Refusal, decide};
 pub use merge::{Merge, Part, Parts, merge};
 pub use request::RequestArgs;

@@ -142,7 +142,8 @@ mod tests {
         let running = format!(
             "*4\r\n$14\r\nrunning_script\r\n*6\r\n$4\r\nname\r\n$1\r\nf\r\n$7\r\ncommand\r\n*1\r\n$5\r\nfcall\r\n$11\r\nduration_ms\r\n:7\r\n{engines}"
         );
-        let merged = |replies: &[&str], protocol| made(|out| merge_function_stats(&parts(replies), protocol, out));
+        let merged =
+            |replies: &[&str], protocol| made(|out| merge_function_stats(&parts(replies), protocol, out));
         assert_eq!(merged(&[&idle, &running], Protocol::Resp2), running);
         assert_eq!(merged(&[&idle, &idle], Protocol::Resp2), idle);
         assert_eq!(
@@ -152,7 +153,8 @@ mod tests {
              $15\r\nfunctions_count\r\n:2\r\n"
         );
         assert!(merged(&[&idle], Protocol::Resp3).starts_with("%2\r\n$14\r\nrunning_script\r\n_\r\n"));
-        let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
+        let busy =
+            "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
         assert_eq!(merged(&[&idle, busy], Protocol::Resp2), busy);
     }
 }

@@ -138,7 +138,10 @@ fn place(
     hasher: &mut impl std::hash::Hasher,
 ) -> Place {
     let native = match command.handling {
-        Handling::Key | Handling::KeyUnlessBlock | Handling::Copy | Handling::Fan(_) => true,
+        Handling::Key | Handling::KeyUnlessBlock | Handling::Block | Handling::Copy | Handling::Fan(_) => {
+            true
+        }
+        Handling::Wait => true,
         Handling::Channel | Handling::Any => true,
         Handling::Local(what) => matches!(what, Local::Ping | Local::Echo),
         _ => false,
@@ -182,7 +185,13 @@ pub fn transaction_outcome(refused: &[(u32, Box<[u8]>)], reply: &[u8], queued: u
     if !is_error(reply) {
         return Outcome::Answer(reply.to_vec());
     }
-    if !reply.starts_with(b"-EXECABORT") && !reply.starts_with(b"-ERR EXEC without MULTI") {
+    if reply.starts_with(b"-ERR EXEC without MULTI") {
+        // Connections are asked whether they may when they are made: the user's rights have changed since.
+        return Outcome::Answer(
+            b"-UNKNOWN the node refused MULTI: the commands may have run one by one\r\n".to_vec(),
+        );
+    }
+    if !reply.starts_with(b"-EXECABORT") {
         return Outcome::Decide(reply.to_vec());
     }
     let is = |wanted: fn(&ErrorCode<'_>) -> bool| {

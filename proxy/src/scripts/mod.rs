@@ -45,7 +45,11 @@ impl Texts {
                 self.bytes += text.len() + ENTRY;
             }
         }
-        if loaded { self.loaded.push_back(sha) } else { self.evaluated.push_back(sha) }
+        if loaded {
+            self.loaded.push_back(sha)
+        } else {
+            self.evaluated.push_back(sha)
+        }
         let crowded = self.bytes > most;
         while self.bytes > most && self.drop_oldest() {}
         crowded

@@ -38,7 +38,9 @@ mod tests {
         let sha = Sha::of(b"return ARGV[1]");
         assert_eq!(Sha::parse(b"098e0f0d1448c0a81dafe820f66d460eb09263da"), Some(sha));
         assert_eq!(Sha::parse(b"098E0F0D1448C0A81DAFE820F66D460EB09263DA"), Some(sha));
-        for wrong in ["", "x", "098e0f0d1448c0a81dafe820f66d460eb09263d", "098e0f0d1448c0a81dafe820f66d460eb09263dx"] {
+        for wrong in
+            ["", "x", "098e0f0d1448c0a81dafe820f66d460eb09263d", "098e0f0d1448c0a81dafe820f66d460eb09263dx"]
+        {
             assert_eq!(Sha::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

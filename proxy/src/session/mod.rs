@@ -11,7 +11,7 @@ mod transaction;
 mod upload;
 
 pub use attempt::{Attempt, Parked, Target};
-pub use block::Block;
+pub use block::{Block, Unblock};
 pub use fan::{Fan, FanKind};
 pub use queue::{Pending, PendingFlags, ReplyQueue};
 pub use standing::Standing;

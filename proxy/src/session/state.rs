@@ -59,6 +59,9 @@ impl ClientFlags {
     /// Is one of Portico's own, without a connection: runs requests for a client that waits for them.
     pub const AGENT: Self = Self(1 << 21);
 
+    /// A shard that it has written to has another master since.
+    pub const WRITES_LOST: Self = Self(1 << 22);
+
     /// Those with which a request is looked at before it is sent.
     pub const LOOKED_AT: Self =
         Self::MULTI.with(Self::SUBSCRIBED).with(Self::REPLY_OFF).with(Self::REPLY_SKIP).with(Self::TRACKING);
@@ -209,6 +212,8 @@ pub struct Client {
     pub flags: ClientFlags,
     /// The connections that its requests take.
     pub lane: Lane,
+    /// The shards that it has written to, a bit each.
+    pub written: u64,
     /// Outstanding writes.
     pub writes: u32,
     /// Outstanding requests with several keys in one slot.

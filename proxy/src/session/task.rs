@@ -15,4 +15,6 @@ pub enum Task {
         /// Its request.
         seq: u32,
     },
+    /// What a cancelled wait took is put back: the command and its request; none once that was sent.
+    PutBack(Option<(&'static str, Vec<u8>)>),
 }

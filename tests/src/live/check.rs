@@ -25,7 +25,13 @@ impl Direct {
     /// None is running.
     pub fn new(cluster: &Cluster) -> Result<Self> {
         let running = cluster.nodes().iter().find(|node| node.pid().is_some());
-        Ok(Direct { first: running.context("no node is running")?.address(), connections: HashMap::new() })
+        Ok(Self::at(running.context("no node is running")?.address()))
+    }
+
+    /// Begins with this node.
+    #[must_use]
+    pub fn at(first: Address) -> Self {
+        Direct { first, connections: HashMap::new() }
     }
 
     /// One command.
@@ -60,17 +66,25 @@ pub fn check(cluster: &Cluster, outcome: &mut Outcome, losses: &Losses) -> Resul
     let mut wrong = Vec::new();
     for client in &mut outcome.clients {
         for key in &mut client.keys {
-            let result = match key.kind {
-                Kind::Counter => counter(&mut direct, key, losses),
-                Kind::Text | Kind::List => steps(&mut direct, key, client.padding, losses),
-                Kind::Value | Kind::Absent => value(&mut direct, key, losses),
-            };
+            let result = check_key(&mut direct, key, client.padding, losses);
             wrong.extend(result.err().map(|error| format!("{}: {error:#}", client.name)));
         }
     }
     let count = wrong.len();
     ensure!(count == 0, "{count} keys are wrong:\n{}", wrong[..count.min(12)].join("\n"));
     Ok(())
+}
+
+/// Checks one key; adds what may be lost and is to its `lost`.
+///
+/// # Errors
+/// What is there and must not be, or is not there and must be.
+pub fn check_key(direct: &mut Direct, key: &mut Key, padding: usize, losses: &Losses) -> Result<()> {
+    match key.kind {
+        Kind::Counter => counter(direct, key, losses),
+        Kind::Text | Kind::List => steps(direct, key, padding, losses),
+        Kind::Value | Kind::Absent => value(direct, key, losses),
+    }
 }
 
 fn number(direct: &mut Direct, name: &str) -> Result<u32> {

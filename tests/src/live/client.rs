@@ -5,17 +5,15 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use portico::sandbox::Connection;
 use portico_slots::Address;
 
 use super::model::{Fate, Key, Kind, Losses};
 use super::run::{Finished, Pipeline};
+use super::witness::Witness;
 use crate::{Frame, Random, encode, show};
 
 /// A reply that takes longer than this never comes.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// Steps are confirmed by a replica this often.
-const CONFIRM: Duration = Duration::from_millis(400);
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -80,8 +78,7 @@ pub(super) struct Client {
     number: u32,
     output: Vec<u8>,
     done: Finished,
-    replica: Option<Connection>,
-    confirmed_at: Instant,
+    witness: Option<Witness>,
 }
 
 const KINDS: [Kind; 6] = [Kind::Counter, Kind::Text, Kind::List, Kind::Value, Kind::Value, Kind::Absent];
@@ -105,10 +102,8 @@ impl Client {
         if plan.resp3 {
             wire.hello3()?;
         }
-        let replica = match &plan.confirm_at {
-            Some((address, _)) => Some(Connection::open(address, Duration::from_millis(500))?),
-            None => None,
-        };
+        let witness = plan.confirm_at.as_ref();
+        let witness = witness.map(|(master, slots)| Witness::new(master, slots.clone(), &plan.tags[0]));
         Ok(Client {
             wire,
             scattered: (first..keys.len()).collect(),
@@ -118,8 +113,7 @@ impl Client {
             number: 0,
             output: Vec::new(),
             done: Finished::new(plan.name.clone(), plan.settings.padding),
-            replica,
-            confirmed_at: Instant::now(),
+            witness: witness.transpose()?,
             plan,
         })
     }
@@ -257,24 +251,10 @@ impl Client {
 
     /// Has a replica confirm what was acknowledged, now and then.
     fn confirm(&mut self) {
-        let (Some(connection), Some((_, slots))) = (&mut self.replica, &self.plan.confirm_at) else { return };
-        // Whoever waited for a dead node here would not notice that Portico does not.
-        if self.confirmed_at.elapsed() < CONFIRM
-            || self.losses.allowed(*slots.start(), Some(self.confirmed_at))
-        {
-            return;
-        }
-        self.confirmed_at = Instant::now();
-        let key = format!("{{{}}}confirm", self.plan.tags[0]);
-        // A write of this connection's own: WAIT waits for what its connection wrote.
-        let reply = connection.ask(&["SET", &key, "1"]).and_then(|_| connection.ask(&["WAIT", "1", "400"]));
-        match reply.as_deref() {
-            Ok("0") => {}
-            Ok(_) => {
-                self.done.confirmations += 1;
-                self.keys.iter_mut().filter(|key| slots.contains(&key.slot)).for_each(Key::confirmed);
-            }
-            Err(_) => self.replica = None,
+        let Some(witness) = &mut self.witness else { return };
+        if witness.confirms(&self.losses) {
+            self.done.confirmations += 1;
+            self.keys.iter_mut().filter(|key| witness.speaks_of(key)).for_each(Key::confirmed);
         }
     }
 }

@@ -84,7 +84,9 @@ pub struct Key {
 }
 
 impl Key {
-    pub(super) fn new(name: String, kind: Kind) -> Self {
+    /// A key that is not there yet.
+    #[must_use]
+    pub fn new(name: String, kind: Kind) -> Self {
         let slot = slot(name.as_bytes());
         Key {
             name,
@@ -104,24 +106,30 @@ impl Key {
     }
 
     /// A step's element: its number and some padding.
-    pub(super) fn element(number: u32, padding: usize) -> String {
+    #[must_use]
+    pub fn element(number: u32, padding: usize) -> String {
         format!("{number:08},{}", "x".repeat(padding))
     }
 
     /// The numbers of the steps that a text holds.
-    pub(super) fn tokens(text: &str, padding: usize) -> Vec<Option<u32>> {
+    #[must_use]
+    pub fn tokens(text: &str, padding: usize) -> Vec<Option<u32>> {
         let tokens = text.as_bytes().chunks(TOKEN + padding);
         tokens.map(|token| std::str::from_utf8(token).ok().and_then(Self::number)).collect()
     }
 
     /// The number of an element, if it is one of ours and whole.
-    pub(super) fn number(element: &str) -> Option<u32> {
+    #[must_use]
+    pub fn number(element: &str) -> Option<u32> {
         let (number, rest) = element.split_once(',')?;
         rest.bytes().all(|byte| byte == b'x').then(|| number.parse().ok()).flatten()
     }
 
     /// A step was acknowledged, with the number that the node told.
-    pub(super) fn step_acked(
+    ///
+    /// # Errors
+    /// That number cannot be.
+    pub fn step_acked(
         &mut self,
         number: u32,
         told: u64,
@@ -143,7 +151,10 @@ impl Key {
     }
 
     /// The number of steps was read.
-    pub(super) fn count_read(&mut self, count: u64, losses: &Losses) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// That number cannot be.
+    pub fn count_read(&mut self, count: u64, losses: &Losses) -> Result<(), String> {
         let result = self.count_seen(count, self.low, self.high, losses);
         (self.low, self.high) = (count, count);
         result
@@ -162,7 +173,7 @@ impl Key {
     }
 
     /// A step failed; whether it ran is known or not.
-    pub(super) fn step_failed(&mut self, number: u32, fate: Fate) {
+    pub fn step_failed(&mut self, number: u32, fate: Fate) {
         self.high += u64::from(fate == Fate::Unknown);
         self.record(number, fate);
     }
@@ -204,7 +215,7 @@ impl Key {
     }
 
     /// A replica has all that was acknowledged so far.
-    pub(super) fn confirmed(&mut self) {
+    pub fn confirmed(&mut self) {
         self.floor = self.low;
         self.floor_step = self.last_acked;
         self.floor_value = self.values.first().copied().unwrap_or_default();

@@ -24,10 +24,7 @@ impl SlotMove<'_> {
     pub fn run(&self, slot: u16, from: usize, to: usize) -> Result<usize> {
         let nodes = self.cluster.nodes();
         let (source, target) = (&nodes[from], &nodes[to]);
-        let (source_id, target_id) = (source.ask(&["CLUSTER", "MYID"])?, target.ask(&["CLUSTER", "MYID"])?);
-        let number = slot.to_string();
-        target.ask(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source_id])?;
-        source.ask(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target_id])?;
+        let (target_id, number) = (open_slot(source, target, slot)?, slot.to_string());
         sleep(self.pause);
         let (mut at_source, port) = (source.connect()?, target.port().to_string());
         let mut moved = 0;
@@ -51,6 +48,18 @@ impl SlotMove<'_> {
         }
         Ok(moved)
     }
+}
+
+/// Begins to move a slot: its absent keys are to be asked for at the target from now on. Returns the target's id.
+///
+/// # Errors
+/// A node refuses.
+pub fn open_slot(source: &Server, target: &Server, slot: u16) -> Result<String> {
+    let (source_id, target_id) = (source.ask(&["CLUSTER", "MYID"])?, target.ask(&["CLUSTER", "MYID"])?);
+    let number = slot.to_string();
+    target.ask(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source_id])?;
+    source.ask(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target_id])?;
+    Ok(target_id)
 }
 
 fn next_key(source: &mut Connection, slot: &str) -> Result<Option<String>> {

@@ -1,0 +1,122 @@
+//! WAIT and WAITAOF: asked of every shard that the client has written to; the smallest count is the answer.
+//!
+//! A node counts for a connection, from what that connection last did. So the client waits on connections of its
+//! own, after its writes were answered, and each first does something that sets its offset.
+
+use portico_resp::encode;
+use portico_slots::NodeIndex;
+
+use super::Engine;
+use super::fan::Audience;
+use super::send::{Flow, Traits};
+use crate::backend::{ClientKey, RequestFlags};
+use crate::command::Command;
+use crate::plan::{Merge, RequestArgs};
+use crate::session::{Block, ClientFlags, FanKind, Stall};
+use crate::topology::Cluster;
+
+/// The bit that stands for a node in [`Client::written`](crate::session::Client): with more than 64 nodes several
+/// share one, and WAIT asks more of them than it had to.
+pub(super) fn shard_bit(node: NodeIndex) -> u64 {
+    1 << (u32::from(node) % u64::BITS)
+}
+
+impl Engine {
+    pub(super) fn wait(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        words: &RequestArgs<'_>,
+    ) -> Flow {
+        let counts: Option<Vec<i64>> =
+            (1..command.arity.unsigned_abs() as usize).map(|at| words.integer(at)).collect();
+        if counts.is_none_or(|counts| counts.iter().any(|&count| count < 0)) {
+            return self.send_anywhere(key, cluster, Traits::question(), request); // the node has the error for it
+        }
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
+            return Flow::Wait(Stall::Order);
+        }
+        let is_wait = command.name == "wait";
+        if client.flags.has(ClientFlags::WRITES_LOST) {
+            // A shard has another master since: nobody knows what reached the replicas.
+            client.flags.clear(ClientFlags::WRITES_LOST);
+            self.reply_now(key, if is_wait { b":0\r\n" } else { b"*2\r\n:0\r\n:0\r\n" });
+            return Flow::Done;
+        }
+        let written = client.written;
+        if !self.take_lane(key) {
+            return Flow::Wait(Stall::Backpressure);
+        }
+        let mut bytes = Vec::new();
+        // From 7.2 only a write sets the offset.
+        let audience = if written == 0 { Audience::Masters } else { Audience::Shards(written) };
+        let traits = Traits {
+            flags: RequestFlags::READONLY.with(RequestFlags::BLOCKING).with(RequestFlags::GROUP),
+            ..Traits::question()
+        };
+        encode::command(&mut bytes, &[b"PING"]);
+        bytes.extend_from_slice(request);
+        let kind = FanKind::Merge(if is_wait { Merge::Least } else { Merge::All });
+        let flow = self.fan_nodes(key, cluster, (command.name, traits), audience, kind, &bytes);
+        if flow != Flow::Done {
+            return flow;
+        }
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if client.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0) {
+            self.leave_lane(key);
+            return Flow::Done; // refused
+        }
+        let lane = client.lane;
+        client.standing().block = Some(Block {
+            name: command.name,
+            request: Vec::new(),
+            timeout: None,
+            deadline: None,
+            slot: 0,
+            ends: Vec::new(),
+            unblocked: None,
+            looked: now,
+        });
+        self.waiting.insert(key);
+        for (node, _) in audience.members(cluster) {
+            self.waits_on(self.routes[lane.index()][usize::from(node)]);
+        }
+        Flow::Block
+    }
+
+    /// A new map is in force: who has written to which of its nodes.
+    pub(super) fn renumber_written(&mut self, before: &Cluster) {
+        let (old, new) = (&before.topology, &self.cluster.topology);
+        let same = old.nodes().len() == new.nodes().len()
+            && old
+                .nodes()
+                .iter()
+                .zip(new.nodes())
+                .all(|(a, b)| a.id == b.id && a.is_master() == b.is_master());
+        if same {
+            return;
+        }
+        let moved: Vec<(u64, Option<u64>)> = (0..old.nodes().len() as NodeIndex)
+            .map(|index| {
+                let now = new.index_of(&old.node(index).id).filter(|&index| new.node(index).is_master());
+                (shard_bit(index), now.map(shard_bit))
+            })
+            .collect();
+        for client in self.clients.values_mut().filter(|client| client.written != 0) {
+            let mut written = 0;
+            for (_, now) in moved.iter().filter(|(bit, _)| client.written & bit != 0) {
+                match now {
+                    Some(now) => written |= now,
+                    None => {
+                        client.flags.set(ClientFlags::WRITES_LOST);
+                    }
+                }
+            }
+            client.written = written;
+        }
+    }
+}

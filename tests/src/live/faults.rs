@@ -1,0 +1,68 @@
+//! What goes on in a cluster for a while: slots that go to and fro, connections that break, replicas that become masters.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use portico::sandbox::Cluster;
+
+use super::{SlotMove, master_index, wait_until};
+
+/// Pause before each key of a slot that moves, and at both ends.
+const PAUSE: Duration = Duration::from_millis(6);
+
+/// The last move's config epoch has reached everybody by then; a node that does not know it could claim it as well.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Moves slots from one master to another and all of them back, again and again for so long; all are back in the end.
+/// Returns how many keys moved.
+///
+/// # Errors
+/// The nodes do not agree on who is who, or one refuses.
+pub fn to_and_fro(cluster: &Cluster, slots: &[u16], pair: [usize; 2], lasts: Duration) -> Result<usize> {
+    to_and_fro_resting(cluster, slots, pair, lasts, TURN)
+}
+
+/// As [`to_and_fro`], with a rest after each direction.
+///
+/// # Errors
+/// As [`to_and_fro`].
+pub fn to_and_fro_resting(
+    cluster: &Cluster,
+    slots: &[u16],
+    pair: [usize; 2],
+    lasts: Duration,
+    rest: Duration,
+) -> Result<usize> {
+    cluster.wait_until_agreed()?;
+    let (moving, began, mut keys) = (SlotMove { cluster, pause: PAUSE }, Instant::now(), 0);
+    while began.elapsed() < lasts {
+        for [from, to] in [pair, [pair[1], pair[0]]] {
+            for &slot in slots {
+                keys += moving.run(slot, from, to)?;
+            }
+            sleep(rest);
+        }
+    }
+    Ok(keys)
+}
+
+/// Cuts all connections of clients to these nodes, whatever is on its way on them.
+///
+/// # Errors
+/// A node refuses.
+pub fn cut_connections(cluster: &Cluster, nodes: &[usize]) -> Result<()> {
+    nodes
+        .iter()
+        .try_for_each(|&node| cluster.nodes()[node].ask(&["CLIENT", "KILL", "TYPE", "normal"]).map(drop))
+}
+
+/// Waits until a replica has taken its master's place.
+///
+/// # Errors
+/// It does not.
+pub fn wait_until_master(cluster: &Cluster, index: usize) -> Result<()> {
+    wait_until(Duration::from_secs(20), "the replica is master", || {
+        Ok(master_index(cluster, [index, index]).is_ok())
+    })
+}
