@@ -37,28 +37,17 @@ impl Engine {
             Resolved::UnknownCommand => return self.unknown(key, &errors::unknown_command(&words)),
             Resolved::UnknownSubcommand(_) => return self.unknown(key, &errors::unknown_subcommand(&words)),
         };
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let Some(mut client) = self.clients.get_mut(key) else { return Flow::Close };
         if !command.arity_ok(args.len()) {
             return self.reject(key, command, &errors::wrong_arity(command.name));
         }
         if !client.flags.has(ClientFlags::AUTHENTICATED) || client.flags.any(self.look) {
-            return self.look_first(key, cluster, command, request, args);
+            if let Some(flow) = self.look_first(key, cluster, command, request, args) {
+                return flow;
+            }
+            let Some(again) = self.clients.get_mut(key) else { return Flow::Close };
+            client = again;
         }
-        self.run(key, cluster, command, request, args)
-    }
-
-    /// A request that may run now.
-    #[inline]
-    pub(super) fn run(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        command: &Command,
-        request: &[u8],
-        args: &[Arg],
-    ) -> Flow {
-        let words = RequestArgs::new(request, args);
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         client.last_command = command.name;
         self.counters.requests += 1;
         if let (Handling::Key, Keys::One(at)) = (command.handling, &command.keys) {
@@ -68,7 +57,7 @@ impl Engine {
         self.dispatch_other(key, cluster, command, request, args)
     }
 
-    fn dispatch_other(
+    pub(super) fn dispatch_other(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
@@ -119,10 +108,11 @@ impl Engine {
                 self.send_to_masters(key, cluster, command, Rule::Same, request, &words)
             }
             Handling::Local(what) => self.locally(key, cluster, command, what, request, &words),
+            Handling::Scripts(what) => self.scripts(key, cluster, command, what, request, &words),
             Handling::Transaction(what) => self.transaction(key, cluster, command, what, request, args),
             Handling::Later(what) => self.later(key, what, &words),
             Handling::Refuse(advice) => {
-                let name = words.text(0).to_uppercase();
+                let name = command.name.replace('|', " ").to_uppercase();
                 self.refuse(key, format!("ERR {name} is not available through Portico: {advice}").as_bytes())
             }
             Handling::Unroutable => {
@@ -171,11 +161,20 @@ impl Engine {
             (Ok(()), Some(slot)) if may_wait(command, words) => {
                 self.begin_block(key, cluster, command, slot, request, args)
             }
-            (Ok(()), Some(slot)) => self.send(key, slot, traits, request),
+            (Ok(()), Some(slot)) => {
+                if command.is_script() {
+                    self.before_script(key, cluster, slot, words);
+                }
+                self.send(key, slot, traits, request)
+            }
             (Err(KeyError::Unpaired), _) => self.refuse(key, &errors::wrong_arity(command.name)),
             // No keys, or none that can be told: a master knows what to do or to say.
             _ => {
-                traits.signal |= command.is_script() && !command.flags.has(Flags::READONLY);
+                if command.is_script() {
+                    traits.signal |= !command.flags.has(Flags::READONLY);
+                    let id = self.clients.get(key).map_or(0, |client| client.id);
+                    self.before_script(key, cluster, session_slot(cluster, id), words);
+                }
                 self.send_anywhere(key, cluster, traits, request)
             }
         }

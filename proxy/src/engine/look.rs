@@ -13,7 +13,8 @@ use crate::session::{ClientFlags, Stall};
 use crate::topology::Cluster;
 
 impl Engine {
-    /// As [`Engine::dispatch`] goes on, in the order in which Redis checks (`processCommand`).
+    /// What becomes of a request that does not run now, in the order in which Redis checks (`processCommand`). None:
+    /// it runs.
     #[cold]
     pub(super) fn look_first(
         &mut self,
@@ -22,14 +23,18 @@ impl Engine {
         command: &Command,
         request: &[u8],
         args: &[Arg],
-    ) -> Flow {
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+    ) -> Option<Flow> {
+        let client = self.clients.get_mut(key)?;
         client.last_command = command.name;
-        if client.flags.any(QUIET) {
-            return self
-                .run_quietly(key, command, |engine| engine.look(key, cluster, command, request, args));
+        if !client.flags.any(QUIET) {
+            return self.look(key, cluster, command, request, args);
         }
-        self.look(key, cluster, command, request, args)
+        Some(self.run_quietly(key, command, |engine| {
+            engine.look(key, cluster, command, request, args).unwrap_or_else(|| {
+                engine.counters.requests += 1;
+                engine.dispatch_other(key, cluster, command, request, args)
+            })
+        }))
     }
 
     fn look(
@@ -39,11 +44,11 @@ impl Engine {
         command: &Command,
         request: &[u8],
         args: &[Arg],
-    ) -> Flow {
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
+    ) -> Option<Flow> {
+        let client = self.clients.get(key)?;
         let (flags, protocol) = (client.flags, client.protocol());
         if !flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
-            return self.reject(key, command, b"NOAUTH Authentication required.");
+            return Some(self.reject(key, command, b"NOAUTH Authentication required."));
         }
         if flags.has(ClientFlags::SUBSCRIBED)
             && protocol == Protocol::Resp2
@@ -54,15 +59,15 @@ impl Engine {
                  this context",
                 command.name
             );
-            return self.reject(key, command, text.as_bytes());
+            return Some(self.reject(key, command, text.as_bytes()));
         }
         if self.is_held(key, cluster, command, &RequestArgs::new(request, args)) {
-            return Flow::Wait(Stall::Paused);
+            return Some(Flow::Wait(Stall::Paused));
         }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
-            return self.queue(key, command, request);
+            return Some(self.queue(key, command, request));
         }
-        self.run(key, cluster, command, request, args)
+        None
     }
 }
 

@@ -9,6 +9,8 @@ use pause::PauseCell;
 
 pub use pause::Pause;
 
+use crate::scripts::Scripts;
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// What one worker counted since it began.
@@ -68,6 +70,8 @@ counters! {
     links_given_up,
     /// Connections to nodes that refused Portico's credentials.
     node_auth_failures,
+    /// Scripts that a node was given before it was asked to run them.
+    scripts_given,
     /// Requests streamed because of their size.
     large_requests,
     /// Replies passed on piece by piece because of their size.
@@ -143,6 +147,8 @@ pub struct Shared {
     pub run_id: String,
     /// The port that clients connect to.
     pub port: u16,
+    /// The scripts that clients sent.
+    pub scripts: Scripts,
     next_client: AtomicU64,
     stopping: AtomicBool,
     pause: PauseCell,
@@ -168,6 +174,7 @@ impl Shared {
             started,
             run_id,
             port,
+            scripts: Scripts::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             pause: PauseCell::default(),
