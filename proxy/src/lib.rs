@@ -16,6 +16,7 @@ pub mod plan;
 
 pub mod backend;
 
+pub mod pubsub;
 pub mod session;
 
 pub mod stats;

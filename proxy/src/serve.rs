@@ -11,6 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::command::Table;
 use crate::config::Config;
+use crate::pubsub::OwnAddresses;
 use crate::stats::Shared;
 use crate::topology::{Cluster, RefreshRequests, Refresher, SharedCluster};
 use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptions};
@@ -41,7 +42,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         parts.push((poll, mailbox));
         posts.push(post);
     }
-    start_refresher(&config, &cluster, &refresh, posts.clone())?;
+    let own_addresses = Arc::clone(&shared.own_addresses);
+    start_refresher(&config, &cluster, &refresh, own_addresses, posts.clone())?;
 
     let mut threads: Vec<JoinHandle<std::io::Result<()>>> = Vec::new();
     for (worker, (poll, mailbox)) in parts.into_iter().enumerate() {
@@ -144,10 +146,12 @@ fn start_refresher(
     config: &Arc<Config>,
     cluster: &Arc<SharedCluster>,
     refresh: &RefreshRequests,
+    own_addresses: Arc<OwnAddresses>,
     posts: Vec<Post>,
 ) -> anyhow::Result<()> {
     let published = Box::new(move || posts.iter().for_each(|post| post.send(Message::Topology)));
-    let refresher = Refresher::new(Arc::clone(config), Arc::clone(cluster), refresh.clone(), published);
+    let (config, cluster) = (Arc::clone(config), Arc::clone(cluster));
+    let refresher = Refresher::new(config, cluster, refresh.clone(), own_addresses, published);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("refresher".into()).spawn(move || runtime.block_on(refresher.run()))?;
     Ok(())

@@ -125,14 +125,42 @@ words! {
 }
 
 words! {
+    /// Subscriptions, and who has them.
+    PubSub {
+        /// SUBSCRIBE.
+        Subscribe = "subscribe";
+        /// PSUBSCRIBE.
+        Psubscribe = "psubscribe";
+        /// SSUBSCRIBE.
+        Ssubscribe = "ssubscribe";
+        /// UNSUBSCRIBE.
+        Unsubscribe = "unsubscribe";
+        /// PUNSUBSCRIBE.
+        Punsubscribe = "punsubscribe";
+        /// SUNSUBSCRIBE.
+        Sunsubscribe = "sunsubscribe";
+        /// PUBLISH: to the master that the channel's hash names.
+        Publish = "publish";
+        /// SPUBLISH: to the owner of the channel's slot.
+        Spublish = "spublish";
+        /// PUBSUB CHANNELS.
+        Channels = "channels";
+        /// PUBSUB NUMSUB.
+        Numsub = "numsub";
+        /// PUBSUB NUMPAT.
+        Numpat = "numpat";
+        /// PUBSUB SHARDCHANNELS.
+        ShardChannels = "shardchannels";
+        /// PUBSUB SHARDNUMSUB.
+        ShardNumsub = "shardnumsub";
+    }
+}
+
+words! {
     /// What Portico cannot do yet.
     Later {
-        /// Subscriptions.
-        PubSub = "pubsub";
         /// Client-side caching.
         Tracking = "tracking";
-        /// MONITOR.
-        Monitor = "monitor";
         /// What all nodes say, merged.
         Server = "server";
     }
@@ -161,8 +189,10 @@ pub enum Handling {
     Scan,
     /// To one master, the same for a session.
     Any,
-    /// PUBLISH: to the master that the channel's hash names.
-    Channel,
+    /// Messages and who hears them.
+    PubSub(PubSub),
+    /// MONITOR.
+    Monitor,
     /// DEBUG: with keys to their owner, without to all masters.
     Debug,
     /// Answered by Portico.
@@ -194,7 +224,8 @@ impl Handling {
             ("copy", "") => Self::Copy,
             ("scan", "") => Self::Scan,
             ("any", "") => Self::Any,
-            ("channel", "") => Self::Channel,
+            ("pubsub", word) => Self::PubSub(PubSub::named(word)?),
+            ("monitor", "") => Self::Monitor,
             ("debug", "") => Self::Debug,
             ("unroutable", "") => Self::Unroutable,
             ("refuse", advice) if !advice.is_empty() => Self::Refuse(advice),

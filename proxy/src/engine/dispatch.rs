@@ -57,7 +57,20 @@ impl Engine {
         self.dispatch_other(key, cluster, command, request, args)
     }
 
-    pub(super) fn dispatch_other(
+    /// A request that was looked at and may run.
+    pub(super) fn run(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
+        self.counters.requests += 1;
+        self.dispatch_other(key, cluster, command, request, args)
+    }
+
+    fn dispatch_other(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
@@ -100,7 +113,8 @@ impl Engine {
             }
             Handling::Scan => self.scan(key, cluster, command, request, args),
             Handling::Any => self.send_anywhere(key, cluster, Traits::question(), request),
-            Handling::Channel => self.send(key, slot(words.word(1)), Traits::of(command), request),
+            Handling::PubSub(what) => self.pubsub(key, cluster, command, what, request, args),
+            Handling::Monitor => self.monitor(key),
             Handling::Debug => {
                 if !matches!(command.keys, Keys::None) {
                     return self.by_keys(key, cluster, command, request, args);

@@ -184,7 +184,7 @@ impl Engine {
 
     /// A part's reply: kept, or if it was the last, the reason for the one reply.
     pub(super) fn part_answered(&mut self, entry: &InFlight, reply: &[u8]) {
-        let limit = self.config.client_output_buffer_limit;
+        let limit = self.config.client_output_buffer_limit.normal.hard();
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let Some(work) = client.work.as_deref_mut() else { return };
         let first = work.queue.first();
@@ -261,6 +261,9 @@ impl Engine {
                 merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made);
             }
             FanKind::Workers(told) => Self::tell_gathered(told, &fan, &mut made),
+            FanKind::PubSub(who, pattern) if !failed => {
+                self.tell_who(&fan.parts, &who, pattern.as_deref(), &mut made);
+            }
             FanKind::Merge(rule) => merge(rule, fan.name, &fan.parts, fan.protocol, &mut made),
             _ => merge(Merge::First, fan.name, &fan.parts, fan.protocol, &mut made),
         }

@@ -53,7 +53,11 @@ impl Engine {
                     // A lease ends with its request, which is told if the slot is not there any more.
                     Some(_) if link.leased_to.is_some() => {}
                     // A replica keeps an idle connection for what goes to all nodes.
-                    Some(route) if *route == LinkKey::default() && (serves || link.pipe.is_empty()) => {
+                    // What a node tells of by itself it also tells as a replica.
+                    Some(route)
+                        if *route == LinkKey::default()
+                            && (serves || link.pipe.is_empty() || link.lane.listens()) =>
+                    {
                         *route = key;
                     }
                     _ => link.state = LinkState::Draining { since: now, returns: false },
@@ -83,6 +87,7 @@ impl Engine {
         }
         self.settle_orphans(None);
         self.move_waiting();
+        self.hub_adopt();
         self.wake_stalled();
         self.next_tick = self.now;
     }
@@ -160,6 +165,7 @@ impl Engine {
             None => self.fences.get(&link.node).map_or(&[][..], Vec::as_slice),
         };
         let mut hello = Vec::new();
+        self.shared.own_addresses.add(&own_address, false);
         let handshake = Handshake::begin(link.protocol, &self.credentials, own_address, fences, &mut hello);
         link.pipe.begin().extend_from_slice(&hello);
         link.state = LinkState::Handshaking(handshake);
@@ -185,6 +191,7 @@ impl Engine {
                     tracing::warn!(node = %link.node.short(), refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
                 }
                 let busy = handshake.busy;
+                self.shared.own_addresses.add(&identity.address, false);
                 link.identity = identity;
                 if busy && link.lane != Lane::CONTROL {
                     // Nobody could have it killed: tried again after a while.
@@ -232,6 +239,11 @@ impl Engine {
         match self.lanes[lane.index()].holder {
             Some(holder) => self.wake(holder),
             None => self.wake_stalled(),
+        }
+        match lane {
+            Lane::HUB => self.hub_ready(node),
+            Lane::MONITOR => self.monitor_ready(key),
+            _ => {}
         }
         self.next_tick = self.now;
     }
@@ -295,7 +307,7 @@ impl Engine {
         let lost = link.pipe.lose();
         let written = lost.iter().any(|(_, _, sent)| *sent);
         if established && written {
-            self.fence(link.node, link.lane, link.identity);
+            self.fence(link.node, link.lane, link.identity.clone());
         }
         if let Some(client) = link.leased_to
             && lost.iter().all(|(entry, ..)| entry.client != client)
@@ -303,6 +315,12 @@ impl Engine {
             self.upload_link_lost(client);
         }
         self.counters.connections_lost += u64::from(established);
+        if !link.identity.address.is_empty() {
+            self.closed.push((self.now, link.identity.address));
+        }
+        if link.lane == Lane::HUB {
+            self.hub_lost(link.node);
+        }
         self.redistribute(link.node, lost);
         self.next_tick = self.now;
     }

@@ -6,7 +6,7 @@ use super::fan::Audience;
 use super::send::{Flow, Traits};
 use super::{Engine, Question};
 use crate::backend::ClientKey;
-use crate::command::{Command, Local};
+use crate::command::{Args, Command, Local};
 use crate::local::{self, Context};
 use crate::plan::{Merge, RequestArgs};
 use crate::session::{ClientFlags, FanKind, Stall};
@@ -45,6 +45,7 @@ impl Engine {
                 return self.send_anywhere(key, cluster, Traits::question(), request);
             }
             Local::ConfigSet if !local::names_own_setting(words) => {
+                self.note_notify_events(cluster, words);
                 let kind = FanKind::Merge(Merge::Same);
                 return self.fan_nodes(
                     key,
@@ -142,8 +143,18 @@ impl Engine {
         Some(())
     }
 
+    /// CONFIG SET of notify-keyspace-events: masters that join later are told it too.
+    fn note_notify_events(&self, cluster: &Cluster, words: &RequestArgs<'_>) {
+        let mut names = (2..words.count()).step_by(2);
+        let Some(at) = names.rfind(|&at| words.is(at, "notify-keyspace-events")) else { return };
+        let nodes = cluster.topology.nodes().iter();
+        let told = nodes.map(|node| node.run_id.clone().unwrap_or_else(|| node.id.to_string()));
+        self.shared.set_notify_events(words.word(at + 1), told.collect());
+    }
+
     /// RESET: nothing lasts of what the client began.
     fn end_session(&mut self, key: ClientKey) {
         self.discard(key);
+        self.end_listening(key);
     }
 }

@@ -11,13 +11,17 @@ mod download;
 mod exec;
 mod fan;
 mod gather;
+mod hear;
+mod hub;
 mod intake;
 mod lanes;
 mod link;
 mod links;
 mod locally;
 mod look;
+mod monitor;
 mod pause;
+mod pubsub;
 mod quiet;
 mod receive;
 mod retry;
@@ -32,8 +36,9 @@ mod transactions;
 mod turn;
 mod upload;
 mod wait;
+mod who;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +50,7 @@ use slotmap::SlotMap;
 use crate::backend::{ClientKey, Credentials, Fence, Lane, LinkKey};
 use crate::config::Config;
 use crate::plan::Split;
+use crate::pubsub::Hub;
 use crate::session::{About, Client, ClientFlags, Fan, Unblock, Work};
 use crate::stats::{Counters, Pause, Shared};
 use crate::topology::Cluster;
@@ -180,6 +186,19 @@ pub struct Engine {
     /// Clients that wait for something that may never come.
     waiting: HashSet<ClientKey>,
     next_look: Instant,
+    hub: Hub,
+    /// Not everything is subscribed where it has to be.
+    hub_anxious: bool,
+    next_review: Instant,
+    /// Who hears a message, while it is told.
+    listeners: Vec<ClientKey>,
+    /// Clients that hold more are looked at, in bytes.
+    output_watch: u64,
+    /// Clients that are told of every command, and those that will be.
+    monitors: BTreeSet<ClientKey>,
+    monitor_waiters: BTreeSet<ClientKey>,
+    /// Addresses that connections to nodes had, and when they were closed.
+    closed: Vec<(Instant, String)>,
     /// A redirect was seen: they may wait at the wrong place.
     look_at_waiting: bool,
     /// Clients whose next request waits.
@@ -228,6 +247,8 @@ impl Engine {
             username: config.node_username.as_deref().map(Arc::from),
             password: config.node_password.as_ref().map(|secret| Arc::from(secret.expose())),
         };
+        let hub = Hub::new(Arc::clone(&shared.pubsub));
+        let output_watch = config.client_output_buffer_limit.harmless();
         let mut engine = Self {
             config,
             shared,
@@ -251,6 +272,14 @@ impl Engine {
             awoken: Vec::new(),
             waiting: HashSet::new(),
             next_look: now,
+            hub,
+            hub_anxious: false,
+            next_review: now,
+            listeners: Vec::new(),
+            output_watch,
+            monitors: BTreeSet::new(),
+            monitor_waiters: BTreeSet::new(),
+            closed: Vec::new(),
             look_at_waiting: false,
             stalled: Vec::new(),
             retrying: Vec::new(),
@@ -350,6 +379,9 @@ impl Engine {
             return;
         }
         self.leave_all(key);
+        if self.clients.get(key).is_some_and(|client| client.standing.is_some()) {
+            self.end_listening(key);
+        }
         if let Some(mut client) = self.clients.remove(key) {
             self.abandon_upload(&mut client);
             if let Some(work) = client.work.take() {

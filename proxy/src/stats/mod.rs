@@ -2,7 +2,9 @@
 
 mod pause;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pause::PauseCell;
@@ -10,6 +12,8 @@ use pause::PauseCell;
 pub use pause::Pause;
 
 use crate::scripts::Scripts;
+
+use crate::pubsub::{OwnAddresses, Registry};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -149,12 +153,25 @@ pub struct Shared {
     pub port: u16,
     /// The scripts that clients sent.
     pub scripts: Scripts,
+    /// Who listens to what.
+    pub pubsub: Arc<Registry>,
+    /// Where Portico's own connections come from, as the nodes see it.
+    pub own_addresses: Arc<OwnAddresses>,
+    notify_events: Mutex<Option<NotifyEvents>>,
     next_client: AtomicU64,
     stopping: AtomicBool,
     pause: PauseCell,
     /// Answers of workers that are still to be given to what one of them asked all.
     questions: AtomicUsize,
     slots: Box<[Slot]>,
+}
+
+/// The notify-keyspace-events that a client has set.
+#[derive(Debug)]
+struct NotifyEvents {
+    value: Vec<u8>,
+    /// Nodes that have it, by run id or id.
+    told: HashSet<String>,
 }
 
 impl Shared {
@@ -175,6 +192,9 @@ impl Shared {
             run_id,
             port,
             scripts: Scripts::default(),
+            pubsub: Arc::default(),
+            own_addresses: Arc::default(),
+            notify_events: Mutex::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             pause: PauseCell::default(),
@@ -250,6 +270,25 @@ impl Shared {
     #[must_use]
     pub fn is_asking(&self) -> bool {
         self.questions.load(Ordering::SeqCst) > 0
+    }
+
+    /// A client sets notify-keyspace-events at these nodes, each named by its run id or its id.
+    pub fn set_notify_events(&self, value: &[u8], told: HashSet<String>) {
+        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
+        *events = Some(NotifyEvents { value: value.to_vec(), told });
+    }
+
+    /// What this node has still to be told of notify-keyspace-events. It is told once.
+    #[must_use]
+    pub fn notify_events_for(&self, id: &str, run_id: Option<&str>) -> Option<Vec<u8>> {
+        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = events.as_mut()?;
+        let known = run_id.is_some_and(|run_id| events.told.contains(run_id)) || events.told.contains(id);
+        if known {
+            return None;
+        }
+        events.told.insert(run_id.unwrap_or(id).to_owned());
+        Some(events.value.clone())
     }
 
     /// A worker tells its figures.

@@ -20,6 +20,7 @@ use super::{Cluster, SharedCluster};
 use crate::backend::Credentials;
 use crate::command::{Table, parse_command_reply};
 use crate::config::Config;
+use crate::pubsub::OwnAddresses;
 
 /// Masters asked in one refresh, at most; in larger clusters others have their turn at the next.
 const MOST_ASKED: usize = 64;
@@ -45,6 +46,7 @@ pub struct Refresher {
     credentials: Credentials,
     cluster: Arc<SharedCluster>,
     requests: RefreshRequests,
+    own_addresses: Arc<OwnAddresses>,
     /// Tells the workers.
     published: Box<dyn Fn() + Send>,
     controls: HashMap<Address, Control>,
@@ -62,6 +64,7 @@ impl Refresher {
         config: Arc<Config>,
         cluster: Arc<SharedCluster>,
         requests: RefreshRequests,
+        own_addresses: Arc<OwnAddresses>,
         published: Box<dyn Fn() + Send>,
     ) -> Self {
         let credentials = Credentials {
@@ -73,6 +76,7 @@ impl Refresher {
             credentials,
             cluster,
             requests,
+            own_addresses,
             published,
             controls: HashMap::new(),
             learned_from: HashSet::new(),
@@ -153,8 +157,9 @@ impl Refresher {
         for address in addresses {
             let control = self.controls.remove(&address);
             let credentials = self.credentials.clone();
+            let own = Arc::clone(&self.own_addresses);
             questions.spawn(async move {
-                let answer = ask_one(address.clone(), control, &credentials).await;
+                let answer = ask_one(address.clone(), control, &credentials, &own).await;
                 (address, answer)
             });
         }
@@ -280,13 +285,14 @@ async fn ask_one(
     address: Address,
     control: Option<Control>,
     credentials: &Credentials,
+    own_addresses: &OwnAddresses,
 ) -> io::Result<(Control, View)> {
     if let Some(mut control) = control
         && let Ok(text) = control.ask(&["CLUSTER", "NODES"]).await
     {
         return view(control, &text);
     }
-    let mut control = Control::open(address, credentials).await?;
+    let mut control = Control::open(address, credentials, own_addresses).await?;
     let text = control.ask(&["CLUSTER", "NODES"]).await?;
     view(control, &text)
 }
