@@ -46,9 +46,9 @@ impl Texts {
             }
         }
         if loaded {
-            self.loaded.push_back(sha)
+            self.loaded.push_back(sha);
         } else {
-            self.evaluated.push_back(sha)
+            self.evaluated.push_back(sha);
         }
         let crowded = self.bytes > most;
         while self.bytes > most && self.drop_oldest() {}
