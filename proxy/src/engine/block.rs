@@ -219,7 +219,7 @@ impl Engine {
         let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
             return false;
         };
-        if !block.deadline.is_some_and(|deadline| deadline <= now) {
+        if block.deadline.is_none_or(|deadline| deadline > now) {
             return false;
         }
         let nothing = nothing_came(protocol);
