@@ -11,7 +11,6 @@ use signal_hook::iterator::Signals;
 
 use crate::command::Table;
 use crate::config::Config;
-use crate::pubsub::OwnAddresses;
 use crate::stats::Shared;
 use crate::topology::{Cluster, RefreshRequests, Refresher, SharedCluster};
 use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptions};
@@ -42,8 +41,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         parts.push((poll, mailbox));
         posts.push(post);
     }
-    let own_addresses = Arc::clone(&shared.own_addresses);
-    start_refresher(&config, &cluster, &refresh, own_addresses, posts.clone())?;
+    start_refresher(&config, &cluster, &refresh, &shared, posts.clone())?;
 
     let mut threads: Vec<JoinHandle<std::io::Result<()>>> = Vec::new();
     for (worker, (poll, mailbox)) in parts.into_iter().enumerate() {
@@ -146,12 +144,12 @@ fn start_refresher(
     config: &Arc<Config>,
     cluster: &Arc<SharedCluster>,
     refresh: &RefreshRequests,
-    own_addresses: Arc<OwnAddresses>,
+    shared: &Arc<Shared>,
     posts: Vec<Post>,
 ) -> anyhow::Result<()> {
     let published = Box::new(move || posts.iter().for_each(|post| post.send(Message::Topology)));
     let (config, cluster) = (Arc::clone(config), Arc::clone(cluster));
-    let refresher = Refresher::new(config, cluster, refresh.clone(), own_addresses, published);
+    let refresher = Refresher::new(config, cluster, refresh.clone(), Arc::clone(shared), published);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("refresher".into()).spawn(move || runtime.block_on(refresher.run()))?;
     Ok(())

@@ -16,6 +16,9 @@ impl Engine {
         let shared = Lane::shared(client.protocol());
         let lane = std::mem::replace(&mut client.lane, shared);
         let key = self.hire_on(lane, owner)?;
+        if let Some(agent) = self.clients.get_mut(key) {
+            agent.standing().owner = Some(owner);
+        }
         if lane.is_leased() {
             self.lanes[lane.index()].holder = Some(key);
         }

@@ -99,7 +99,8 @@ impl Engine {
                     exec.replies[at] = Some(item.to_vec());
                 }
             }
-            Some(&Step::Alone(at)) => exec.replies[at] = Some(reply.to_vec()),
+            // A SUBSCRIBE of several channels is answered with as many frames.
+            Some(&Step::Alone(at)) => exec.replies[at] = Some(told.to_vec()),
             None => {}
         }
         self.begin_step(agent, exec)

@@ -1,18 +1,24 @@
 //! This worker's subscriptions at the nodes: one connection to each node that is needed, shared by all its clients.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portico_resp::{ErrorCode, encode};
-use portico_slots::NodeId;
+use portico_slots::{NodeId, NodeIndex, Slot};
 
+use super::send::{Flow, Traits};
 use super::{Engine, LinkState};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
+use crate::command::PubSub;
 use crate::plan::Refusal;
 use crate::pubsub::{Hub, Kind, Name, Order, Told, World};
 use crate::session::ClientFlags;
 
 /// How often the hub is looked at while something is amiss.
 const REVIEW: Duration = Duration::from_millis(20);
+/// How often the map is read while anybody listens to what happens to keys.
+const LOOK: Duration = Duration::from_millis(500);
+/// A connection that nobody needs is closed after so long.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
 /// A name that a node refused, other than for the time being, is asked for again so late.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Asked behind each command: its answer tells that the command is done with. Confirmations are pushes, and a refused
@@ -28,7 +34,8 @@ impl Engine {
             let failed = topology.index_of(&node).is_none_or(|index| topology.node(index).failed);
             failed || backoffs.contains_key(&(node, Lane::HUB))
         };
-        act(&mut self.hub, &World { topology, now: self.now, is_down: &is_down })
+        let stale = self.fresh_map.is_some();
+        act(&mut self.hub, &World { topology, now: self.now, stale, is_down: &is_down })
     }
 
     /// Sends what has to be subscribed or unsubscribed.
@@ -74,6 +81,7 @@ impl Engine {
             return;
         }
         self.next_review = self.now + REVIEW;
+        self.look_at_map();
         let needed = self.with_hub(|hub, world| {
             hub.settle(world);
             hub.needed(world)
@@ -93,7 +101,8 @@ impl Engine {
         let waited = self.hub.waited_for();
         self.admit(waited.iter().map(|(kind, name)| (*kind, name)));
         self.give_up_subscribing(&waited);
-        self.hub_anxious = missing || asks || !waited.is_empty() || self.hub.is_unsettled();
+        self.hub_anxious =
+            missing || asks || !waited.is_empty() || self.fresh_map.is_some() || self.hub.is_unsettled();
     }
 
     /// A connection of the hub stands.
@@ -107,6 +116,7 @@ impl Engine {
     pub(super) fn hub_lost(&mut self, node: NodeId) {
         self.hub.lost(node, self.now);
         self.alarm_hub();
+        self.say_farewell();
     }
 
     /// A new map is in force.
@@ -130,16 +140,16 @@ impl Engine {
         }
     }
 
-    /// Once a second: ends what nobody listens to any more, and closes connections that nobody needs.
+    /// Once a second: closes connections that nobody has needed for a while.
     pub(super) fn sweep_hub(&mut self) {
-        let orders = self.hub.sweep();
-        self.carry_out_orders(orders);
         let needed = self.with_hub(|hub, world| hub.needed(world));
+        let now = self.now;
         let unused: Vec<(LinkKey, NodeId)> = self
             .links
             .iter()
             .filter(|(_, link)| link.lane == Lane::HUB && matches!(link.state, LinkState::Ready))
             .filter(|(_, link)| link.pipe.is_empty() && !needed.contains(&link.node))
+            .filter(|(_, link)| now >= link.moved + KEEP_IDLE)
             .map(|(key, link)| (key, link.node))
             .collect();
         for (key, node) in unused {
@@ -158,7 +168,7 @@ impl Engine {
         link.pipe.end_group();
         let Some((order, refused)) = self.hub.done(node) else { return };
         match refused {
-            None if order.leave => {}
+            _ if order.leave => self.say_farewell(),
             None => self.admit(order.names.iter().map(|name| (order.kind, name))),
             Some(error) => self.refused_order(&order, &error),
         }
@@ -251,14 +261,49 @@ impl Engine {
         }
     }
 
-    /// Whether a PUBLISH goes the way on which its message comes, so that a subscriber hears what it says itself before
-    /// the reply, as from one server.
-    pub(super) fn publishes_through_hub(&self, slot: portico_slots::Slot) -> bool {
-        let owner = self.cluster.topology.owner(slot);
-        owner.is_some_and(|owner| {
-            self.hub.is_source(slot, self.cluster.topology.node(owner).id)
-                && self.standing(Lane::HUB, owner).is_some()
-        })
+    /// The node from which messages on channels of this slot are taken, and the connection on which they come. Sharded
+    /// ones are at their slot's owner and nowhere else.
+    pub(super) fn way_of_messages(&self, what: PubSub, slot: Slot) -> Option<(NodeIndex, LinkKey)> {
+        let topology = &self.cluster.topology;
+        let node = match what {
+            PubSub::Spublish => topology.owner(slot)?,
+            _ => topology.index_of(&self.hub.source(slot)?)?,
+        };
+        Some((node, self.standing(Lane::HUB, node)?))
+    }
+
+    /// What nodes tell of their keys has to come from all masters, and nothing tells of a master that took over without
+    /// a sound: before the first who listens to that is told that he does, the map is read again, and from then on
+    /// often.
+    pub(super) fn want_fresh_map(&mut self) {
+        if self.fresh_map.is_none() && self.hub.listens_everywhere() && self.now >= self.map_read + LOOK {
+            self.fresh_map = Some(FreshMap {
+                read: self.shared.map_reads.next(),
+                seen: false,
+                deadline: self.now + self.config.connect_timeout,
+            });
+            self.refresh_wanted = true;
+        }
+    }
+
+    /// Whether the map that was wanted is in force, or is not to be had.
+    fn look_at_map(&mut self) {
+        let Some(wanted) = &mut self.fresh_map else { return };
+        let read = self.shared.map_reads.is_done(wanted.read);
+        if wanted.seen || self.now >= wanted.deadline {
+            self.map_read = self.now;
+            self.fresh_map = None;
+        } else {
+            wanted.seen = read; // from the next turn on it is in force
+        }
+    }
+
+    /// While anybody listens to what happens to keys, the map is read often.
+    pub(super) fn keep_map_fresh(&mut self) {
+        if self.hub.listens_everywhere() && self.now >= self.map_read + LOOK {
+            self.map_read = self.now;
+            self.refresh_wanted = true;
+        }
     }
 
     /// A master that was not there when notify-keyspace-events was set is told of it.
@@ -275,18 +320,86 @@ impl Engine {
         self.mark_link(link);
     }
 
-    /// A client is gone, or forgets all: it listens to nothing any more.
-    pub(super) fn forget_subscriptions(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+    /// A client is gone, or forgets all: it listens to nothing any more. Returns what it listened to.
+    pub(super) fn forget_subscriptions(&mut self, key: ClientKey) -> Vec<(Kind, Name)> {
+        let Some(client) = self.clients.get_mut(key) else { return Vec::new() };
         client.flags.clear(ClientFlags::SUBSCRIBED);
-        let Some(standing) = client.standing.as_deref_mut() else { return };
+        let Some(standing) = client.standing.as_deref_mut() else { return Vec::new() };
         let subscriptions = std::mem::take(&mut standing.subscriptions);
-        let subscribing = standing.subscribing.take();
-        for (kind, name) in subscriptions.all() {
-            self.hub.leave(kind, name, key);
+        let mut orders = Vec::new();
+        if let Some(subscribing) = standing.subscribing.take() {
+            for name in &subscribing.names {
+                orders.extend(self.hub.leave_waiting(subscribing.kind, name, key));
+            }
         }
-        if let Some(subscribing) = subscribing {
-            subscribing.names.iter().for_each(|name| self.hub.leave(subscribing.kind, name, key));
+        let names: Vec<_> = subscriptions.all().map(|(kind, name)| (kind, Name::clone(name))).collect();
+        for (kind, name) in &names {
+            orders.extend(self.hub.leave(*kind, name, key));
+        }
+        self.carry_out_orders(together(orders));
+        names
+    }
+
+    /// Answers a request of a client once the nodes know that it has left these.
+    pub(super) fn answer_when_left(
+        &mut self,
+        key: ClientKey,
+        names: Vec<(Kind, Name)>,
+        reply: &[u8],
+    ) -> Flow {
+        if !names.iter().any(|(kind, name)| self.hub.is_leaving(*kind, name)) {
+            self.confirm_now(key, reply);
+            return Flow::Done;
+        }
+        let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
+        self.farewells.push(Farewell { client: key, seq, names, reply: reply.to_vec() });
+        Flow::Block
+    }
+
+    /// Answers those who have left, if the nodes know it by now.
+    fn say_farewell(&mut self) {
+        let hub = &self.hub;
+        let leaving =
+            |farewell: &mut Farewell| farewell.names.iter().any(|(kind, name)| hub.is_leaving(*kind, name));
+        let done: Vec<Farewell> = self.farewells.extract_if(.., |farewell| !leaving(farewell)).collect();
+        for farewell in done {
+            self.confirm(farewell.client, farewell.seq, &farewell.reply);
         }
     }
+}
+
+/// A map that is to be read before somebody is told that he listens to all masters.
+#[derive(Debug)]
+pub(super) struct FreshMap {
+    /// Which reading of it.
+    read: u64,
+    /// It was published.
+    seen: bool,
+    /// Not waited for any longer: then nobody answers.
+    deadline: Instant,
+}
+
+/// A client whose request is answered when the nodes know what it has left.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    client: ClientKey,
+    seq: u32,
+    names: Vec<(Kind, Name)>,
+    reply: Vec<u8>,
+}
+
+/// Orders of the same kind to one node as one; sharded channels of several slots cannot be in one command.
+pub(super) fn together(orders: Vec<Order>) -> Vec<Order> {
+    let mut fewer: Vec<Order> = Vec::new();
+    for mut order in orders {
+        let same = |other: &&mut Order| {
+            other.kind != Kind::Shard
+                && (other.node, other.kind, other.leave) == (order.node, order.kind, order.leave)
+        };
+        match fewer.iter_mut().rev().take(16).find(same) {
+            Some(other) => other.names.append(&mut order.names),
+            None => fewer.push(order),
+        }
+    }
+    fewer
 }

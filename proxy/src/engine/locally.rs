@@ -9,6 +9,7 @@ use crate::backend::ClientKey;
 use crate::command::{Args, Command, Local};
 use crate::local::{self, Context};
 use crate::plan::{Merge, RequestArgs};
+use crate::pubsub::{Kind, Name};
 use crate::session::{ClientFlags, FanKind, Stall};
 use crate::topology::Cluster;
 
@@ -73,12 +74,15 @@ impl Engine {
                 return Flow::Wait(Stall::Unreachable);
             }
         }
-        if what == Local::Reset {
-            self.end_session(key);
-        }
+        let left = if what == Local::Reset { self.end_session(key) } else { Vec::new() };
         let mut made = std::mem::take(&mut self.made);
         made.clear();
         self.answer_local(key, cluster, what, words, &mut made);
+        if !left.is_empty() {
+            let flow = self.answer_when_left(key, left, &made);
+            self.made = made;
+            return flow;
+        }
         self.reply_now(key, &made);
         self.made = made;
         if what == Local::Quit {
@@ -152,9 +156,9 @@ impl Engine {
         self.shared.set_notify_events(words.word(at + 1), told.collect());
     }
 
-    /// RESET: nothing lasts of what the client began.
-    fn end_session(&mut self, key: ClientKey) {
+    /// RESET: nothing lasts of what the client began. Returns what it listened to.
+    fn end_session(&mut self, key: ClientKey) -> Vec<(Kind, Name)> {
         self.discard(key);
-        self.end_listening(key);
+        self.end_listening(key)
     }
 }

@@ -7,7 +7,7 @@ use super::Engine;
 use super::quiet::QUIET;
 use super::send::Flow;
 use crate::backend::ClientKey;
-use crate::command::{Command, Flags, Handling, PubSub, Transaction};
+use crate::command::{Command, Flags, Handling, Transaction};
 use crate::plan::RequestArgs;
 use crate::session::{ClientFlags, Stall};
 use crate::topology::Cluster;
@@ -69,10 +69,6 @@ impl Engine {
         }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
             return Some(self.queue(key, command, request));
-        }
-        let publishes = matches!(command.handling, Handling::PubSub(PubSub::Publish | PubSub::Spublish));
-        if flags.has(ClientFlags::SUBSCRIBED) && publishes {
-            return Some(self.publish_as_listener(key, cluster, command, request, args));
         }
         None
     }

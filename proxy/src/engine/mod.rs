@@ -190,6 +190,11 @@ pub struct Engine {
     /// Not everything is subscribed where it has to be.
     hub_anxious: bool,
     next_review: Instant,
+    /// The map is being read again for the hub.
+    fresh_map: Option<hub::FreshMap>,
+    /// When it was last.
+    map_read: Instant,
+    farewells: Vec<hub::Farewell>,
     /// Who hears a message, while it is told.
     listeners: Vec<ClientKey>,
     /// Clients that hold more are looked at, in bytes.
@@ -275,6 +280,9 @@ impl Engine {
             hub,
             hub_anxious: false,
             next_review: now,
+            fresh_map: None,
+            map_read: now.checked_sub(Duration::from_secs(1)).unwrap_or(now),
+            farewells: Vec::new(),
             listeners: Vec::new(),
             output_watch,
             monitors: BTreeSet::new(),

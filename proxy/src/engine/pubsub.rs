@@ -1,16 +1,18 @@
 //! SUBSCRIBE and its like, as clients send them.
 
-use portico_resp::{Arg, encode};
-use portico_slots::slot;
+use portico_resp::{Arg, Items, encode, request_ranges};
+use portico_slots::{NodeId, slot};
 
 use super::Engine;
 use super::fan::Audience;
+use super::hub::together;
+use super::quiet::QUIET;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, Lane, RequestFlags};
 use crate::command::{Args, Command, PubSub};
 use crate::plan::RequestArgs;
 use crate::pubsub::{Kind, Name, confirmation, none_left};
-use crate::session::{ClientFlags, FanKind, Stall, Subscribing, Task, Who};
+use crate::session::{ClientFlags, FanKind, Stall, Subscribing, Who};
 use crate::topology::Cluster;
 
 impl Engine {
@@ -32,11 +34,7 @@ impl Engine {
             PubSub::Punsubscribe => return self.unsubscribe(key, Kind::Pattern, &words),
             PubSub::Sunsubscribe => return self.unsubscribe(key, Kind::Shard, &words),
             PubSub::Publish | PubSub::Spublish => {
-                let mut traits = Traits::of(command);
-                if self.shared.pubsub.is_used() {
-                    traits.flags = traits.flags.with(RequestFlags::COUNTED);
-                }
-                return self.send(key, slot(words.word(1)), traits, request);
+                return self.publish_message(key, command, what, words.word(1), request);
             }
             PubSub::Channels => Who::Channels(Kind::Channel),
             PubSub::ShardChannels => Who::Channels(Kind::Shard),
@@ -53,10 +51,7 @@ impl Engine {
     /// Who listens, and who asks: an agent asks for its owner.
     fn listener_of(&self, key: ClientKey) -> ClientKey {
         let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
-        match standing.and_then(|standing| standing.task.as_ref()) {
-            Some(Task::Exec(exec)) => exec.owner,
-            _ => key,
-        }
+        standing.and_then(|standing| standing.owner).unwrap_or(key)
     }
 
     fn is_waiting_for_replies(&self, key: ClientKey) -> bool {
@@ -85,10 +80,11 @@ impl Engine {
         let mut subscribing = Subscribing { seq: 0, kind, names, listener, since: self.now };
         if all {
             let reply = self.begin_listening(key, &subscribing);
-            self.reply_now(key, &reply);
+            self.confirm_now(key, &reply);
             return Flow::Done;
         }
         self.carry_out_orders(orders);
+        self.want_fresh_map();
         self.alarm_hub();
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         subscribing.seq = seq;
@@ -100,7 +96,26 @@ impl Engine {
     /// The nodes have confirmed all that a client waits for.
     pub(super) fn subscribed(&mut self, key: ClientKey, subscribing: &Subscribing) {
         let reply = self.begin_listening(key, subscribing);
-        self.settle(key, subscribing.seq, &reply);
+        self.confirm(key, subscribing.seq, &reply);
+    }
+
+    /// Tells a client, of which nothing is outstanding, a confirmation: that is no reply, and comes even to those who
+    /// want none.
+    pub(super) fn confirm_now(&mut self, key: ClientKey, confirmation: &[u8]) {
+        if self.clients.get(key).is_some_and(|client| client.flags.any(QUIET)) {
+            self.tell(key, confirmation, confirmation);
+        }
+        self.reply_now(key, confirmation);
+    }
+
+    /// As [`Engine::confirm_now`], of a request that waited.
+    pub(super) fn confirm(&mut self, key: ClientKey, seq: u32, confirmation: &[u8]) {
+        let work = self.clients.get(key).and_then(|client| client.work.as_deref());
+        let silent = work.is_some_and(|work| work.queue.oldest_is_silent());
+        self.settle(key, seq, confirmation);
+        if silent {
+            self.tell(key, confirmation, confirmation);
+        }
     }
 
     /// Messages are for this client from now on. Returns the confirmations.
@@ -108,7 +123,6 @@ impl Engine {
         let (kind, listener) = (subscribing.kind, subscribing.listener);
         let mut reply = Vec::new();
         for name in &subscribing.names {
-            self.hub.leave_waiting(kind, name, key);
             let Some(client) = self.clients.get_mut(listener) else { continue };
             client.flags.set(ClientFlags::SUBSCRIBED);
             let protocol = client.protocol();
@@ -117,6 +131,7 @@ impl Engine {
             confirmation(kind.join(), name, subscriptions.count(kind), protocol, &mut reply);
             self.hub.listen(kind, name, listener);
         }
+        self.stop_expecting(key, subscribing);
         reply
     }
 
@@ -124,10 +139,14 @@ impl Engine {
     pub(super) fn refuse_subscription(&mut self, key: ClientKey, error: &[u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(subscribing) = client.standing().subscribing.take() else { return };
-        for name in &subscribing.names {
-            self.hub.leave_waiting(subscribing.kind, name, key);
-        }
+        self.stop_expecting(key, &subscribing);
         self.settle(key, subscribing.seq, error);
+    }
+
+    fn stop_expecting(&mut self, key: ClientKey, subscribing: &Subscribing) {
+        let names = subscribing.names.iter();
+        let orders = names.flat_map(|name| self.hub.leave_waiting(subscribing.kind, name, key)).collect();
+        self.carry_out_orders(together(orders));
     }
 
     fn unsubscribe(&mut self, key: ClientKey, kind: Kind, words: &RequestArgs<'_>) -> Flow {
@@ -146,45 +165,72 @@ impl Engine {
         if names.is_empty() {
             none_left(kind, subscriptions.count(kind), protocol, &mut reply);
         }
+        let mut orders = Vec::new();
         for name in &names {
             if subscriptions.remove(kind, name) {
-                self.hub.leave(kind, name, listener);
+                orders.extend(self.hub.leave(kind, name, listener));
             }
             confirmation(kind.leave(), name, subscriptions.count(kind), protocol, &mut reply);
         }
         if subscriptions.is_empty() {
             client.flags.clear(ClientFlags::SUBSCRIBED);
         }
-        self.reply_now(key, &reply);
-        Flow::Done
+        self.carry_out_orders(together(orders));
+        self.answer_when_left(key, names.into_iter().map(|name| (kind, name)).collect(), &reply)
     }
 
-    /// PUBLISH of a client that is subscribed itself: its message is pushed before the reply.
-    pub(super) fn publish_as_listener(
+    /// A message goes the way on which it comes back, if there is one: to the node that messages on its channel are
+    /// taken from, on the hub's connection. So it is heard before the reply to it, and messages of one client on several
+    /// channels in the order in which it sent them, as from one server. It touches no keys, so that this is not the way
+    /// of the client's other requests does not matter.
+    fn publish_message(
         &mut self,
         key: ClientKey,
-        cluster: &Cluster,
         command: &Command,
+        what: PubSub,
+        channel: &[u8],
         request: &[u8],
-        args: &[Arg],
     ) -> Flow {
-        let slot = slot(RequestArgs::new(request, args).word(1));
-        let through = self.publishes_through_hub(slot);
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        let lane = client.lane;
-        if through {
-            client.lane = Lane::HUB;
-            client.flags.set(ClientFlags::CAREFUL);
+        let mut traits = Traits::of(command);
+        if self.shared.pubsub.is_used() {
+            traits.flags = traits.flags.with(RequestFlags::COUNTED);
         }
-        let flow = self.run(key, cluster, command, request, args);
-        if let Some(client) = self.clients.get_mut(key) {
-            client.lane = lane;
+        let slot = slot(channel);
+        if !self.hub.is_empty()
+            && let Some((node, link)) = self.way_of_messages(what, slot)
+            && let Some(client) = self.clients.get(key)
+        {
+            if client.writes > 0 && client.write_link != link {
+                return Flow::Wait(Stall::Order);
+            }
+            return self.send_by(key, slot, Some(Lane::HUB), node, traits, request);
         }
-        flow
+        self.send(key, slot, traits, request)
+    }
+
+    /// EXEC's reply with the counts of those who heard the messages in the transaction.
+    pub(super) fn exec_receivers(&self, node: NodeId, request: &[u8], reply: Vec<u8>) -> Vec<u8> {
+        let Some(items) = Items::new(&reply).filter(|_| self.shared.pubsub.is_used()) else { return reply };
+        let publishes = |request: &[u8]| {
+            let is = |args: &RequestArgs<'_>| args.is(0, "publish") || args.is(0, "spublish");
+            crate::plan::with_queued(request, is).unwrap_or(false)
+        };
+        let queued: Vec<_> = request_ranges(request).into_iter().skip(1).collect();
+        let mut counted = Vec::new();
+        encode::array_header(&mut counted, queued.len().saturating_sub(1));
+        for (item, range) in items.zip(queued) {
+            let request = &request[range];
+            if item.starts_with(b":") && publishes(request) {
+                counted.extend_from_slice(&self.receivers(node, request, item));
+            } else {
+                counted.extend_from_slice(item);
+            }
+        }
+        counted
     }
 
     /// A count of those who heard a message, as the client is to be told it.
-    pub(super) fn receivers(&self, node: portico_slots::NodeId, request: &[u8], reply: &[u8]) -> Vec<u8> {
+    pub(super) fn receivers(&self, node: NodeId, request: &[u8], reply: &[u8]) -> Vec<u8> {
         let told = portico_resp::integer_reply(reply).unwrap_or(0);
         let count = crate::plan::with_queued(request, |args| {
             let kind = if args.is(0, "spublish") { Kind::Shard } else { Kind::Channel };
@@ -195,9 +241,9 @@ impl Engine {
         counted
     }
 
-    /// RESET.
-    pub(super) fn end_listening(&mut self, key: ClientKey) {
-        self.forget_subscriptions(key);
+    /// RESET, or the client is gone. Returns what it listened to.
+    pub(super) fn end_listening(&mut self, key: ClientKey) -> Vec<(Kind, Name)> {
         self.end_monitor(key);
+        self.forget_subscriptions(key)
     }
 }

@@ -4,7 +4,7 @@ use portico_slots::{NodeIndex, Slot};
 
 use super::wait::shard_bit;
 use super::{Engine, Fan};
-use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::{Command, Flags};
 use crate::config::PipelineOrder;
 use crate::plan::Refusal;
@@ -155,8 +155,22 @@ impl Engine {
     #[inline]
     pub(super) fn send(&mut self, key: ClientKey, slot: Slot, traits: Traits, request: &[u8]) -> Flow {
         let Some(owner) = self.cluster.topology.owner(slot) else { return self.unreachable(key, slot) };
+        self.send_by(key, slot, None, owner, traits, request)
+    }
+
+    /// Sends a request to a node, on a lane other than its client's if one is given.
+    #[inline]
+    pub(super) fn send_by(
+        &mut self,
+        key: ClientKey,
+        slot: Slot,
+        lane: Option<Lane>,
+        owner: NodeIndex,
+        traits: Traits,
+        request: &[u8],
+    ) -> Flow {
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        let lane = client.lane;
+        let lane = lane.unwrap_or(client.lane);
         let link_key = self.routes[lane.index()][usize::from(owner)];
         let Some(link) = self.links.get_mut(link_key) else {
             self.route(lane, owner);

@@ -215,7 +215,10 @@ impl Engine {
         request: &[u8],
     ) {
         match transaction_outcome(refused, reply, count_requests(request).saturating_sub(2)) {
-            Outcome::Answer(reply) => self.answer(&entry, &reply),
+            Outcome::Answer(reply) => {
+                let reply = self.exec_receivers(node, request, reply);
+                self.answer(&entry, &reply);
+            }
             Outcome::Decide(line) => self.decide(entry, Some(node), Event::Error(&line), request),
         }
     }

@@ -167,10 +167,11 @@ impl Engine {
             self.next_look = self.now + LOOK;
             self.refresh_wanted = true;
         }
+        self.keep_map_fresh();
         let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
         self.watchful =
             self.links.values().any(|link| waits(link) || !matches!(link.state, LinkState::Ready));
-        self.watchful |= !self.waiting.is_empty();
+        self.watchful |= !self.waiting.is_empty() || self.hub.listens_everywhere();
         let (now, limit) = (self.now, self.config.failover_timeout);
         let mut silent = false;
         let mut given_up: Vec<LinkKey> = Vec::new();
@@ -211,7 +212,8 @@ impl Engine {
             link.pipe.trim_partial();
             // Nobody else's requests tell that a node that is listened to has gone silent; and what MONITOR shows
             // could not be told from the answer.
-            let ping = if link.lane == Lane::HUB { ping.min(HOUSEKEEPING) } else { ping };
+            let listened = link.lane == Lane::HUB && !self.hub.is_empty();
+            let ping = if listened { ping.min(HOUSEKEEPING) } else { ping };
             let speaks = link.is_shared_and_ready() && link.lane != Lane::MONITOR;
             if speaks && link.pipe.is_empty() && now >= link.moved + ping {
                 to_ping.push(key);

@@ -27,7 +27,7 @@ impl Engine {
                 let mut names: BTreeSet<&[u8]> =
                     matching.filter(|name| pattern.is_none_or(|pattern| matches(pattern, name))).collect();
                 let told = parts.iter().filter_map(Items::new).flatten().filter_map(bulk_reply);
-                names.extend(told.filter(|name| !registry.is_abandoned(kind, name)));
+                names.extend(told);
                 encode::array_header(out, names.len());
                 names.iter().for_each(|name| encode::bulk(out, name));
             }

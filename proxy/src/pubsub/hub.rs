@@ -5,8 +5,8 @@
 //! connection, in one order, whoever listens how. What nodes tell of their keys is taken from every master; a sharded
 //! channel is subscribed at its slot's owner, which alone has its messages.
 //!
-//! What nobody listens to any more stays subscribed for a moment: in case somebody comes back, and because a PUBLISH
-//! on another connection must not overtake the end of the subscription that its count counts on.
+//! What nobody listens to any more is unsubscribed at once, and the last one who left is told so when the node has
+//! done it: a PUBLISH on another connection must not count what is gone.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub struct World<'a> {
     pub topology: &'a Topology,
     /// The time.
     pub now: Instant,
+    /// The map is to be read again before anybody is told that all masters are listened to.
+    pub stale: bool,
     /// Whether a node cannot be reached, as far as is known.
     pub is_down: &'a dyn Fn(NodeId) -> bool,
 }
@@ -64,8 +66,6 @@ struct Topic {
     everywhere: bool,
     listeners: BTreeSet<ClientKey>,
     waiters: BTreeSet<ClientKey>,
-    /// Nobody has listened since the last sweep.
-    idle: bool,
     /// A node refused it: not to be asked again before.
     not_before: Option<Instant>,
 }
@@ -97,6 +97,8 @@ struct Upstream {
 pub struct Hub {
     registry: Arc<Registry>,
     topics: [HashMap<Name, Topic>; 3],
+    /// How many of them are subscribed at every master.
+    everywhere: usize,
     sources: Sources,
     upstreams: HashMap<NodeId, Upstream>,
     /// Topics that somebody waits for.
@@ -110,6 +112,7 @@ impl Hub {
         Self {
             registry,
             topics: Default::default(),
+            everywhere: 0,
             sources: Sources::default(),
             upstreams: HashMap::new(),
             waiting: HashSet::new(),
@@ -128,15 +131,13 @@ impl Hub {
             self.sources.clear();
             self.settle(world);
         }
-        let topic = self.topics[kind.index()].entry(Name::clone(name)).or_insert_with(|| Topic {
-            slot: slot(name),
-            everywhere: kind == Kind::Pattern || kind == Kind::Channel && is_of_keyspace(name),
-            listeners: BTreeSet::new(),
-            waiters: BTreeSet::new(),
-            idle: false,
-            not_before: None,
+        let number = &mut self.everywhere;
+        let topic = self.topics[kind.index()].entry(Name::clone(name)).or_insert_with(|| {
+            let everywhere = kind == Kind::Pattern || kind == Kind::Channel && is_of_keyspace(name);
+            *number += usize::from(everywhere);
+            let (listeners, waiters) = (BTreeSet::new(), BTreeSet::new());
+            Topic { slot: slot(name), everywhere, listeners, waiters, not_before: None }
         });
-        topic.idle = false;
         topic.waiters.insert(client);
         self.waiting.insert((kind, Name::clone(name)));
         self.is_established(kind, name, world)
@@ -150,22 +151,50 @@ impl Hub {
         }
     }
 
-    /// A client does not listen any more, or does not wait for it.
-    pub fn leave(&mut self, kind: Kind, name: &Name, client: ClientKey) {
-        self.leave_waiting(kind, name, client);
-        let Some(topic) = self.topics[kind.index()].get_mut(name) else { return };
-        if topic.listeners.remove(&client) {
+    /// A client does not listen any more. Returns what has to be sent if it was the last.
+    pub fn leave(&mut self, kind: Kind, name: &Name, client: ClientKey) -> Vec<Order> {
+        if let Some(topic) = self.topics[kind.index()].get_mut(name)
+            && topic.listeners.remove(&client)
+        {
             self.registry.client(kind, name, false);
         }
+        self.end_unused(kind, name)
     }
 
-    /// A client does not wait for a name any more.
-    pub fn leave_waiting(&mut self, kind: Kind, name: &Name, client: ClientKey) {
-        let Some(topic) = self.topics[kind.index()].get_mut(name) else { return };
+    /// A client does not wait for a name any more, since it listens or since it gave up.
+    pub fn leave_waiting(&mut self, kind: Kind, name: &Name, client: ClientKey) -> Vec<Order> {
+        let Some(topic) = self.topics[kind.index()].get_mut(name) else { return Vec::new() };
         topic.waiters.remove(&client);
         if topic.waiters.is_empty() {
             self.waiting.remove(&(kind, Name::clone(name)));
         }
+        self.end_unused(kind, name)
+    }
+
+    /// Unsubscribes a name if nobody listens to it, or waits for it, any more.
+    fn end_unused(&mut self, kind: Kind, name: &Name) -> Vec<Order> {
+        let topics = &mut self.topics[kind.index()];
+        if topics.get(name).is_none_or(|topic| !(topic.listeners.is_empty() && topic.waiters.is_empty())) {
+            return Vec::new();
+        }
+        self.everywhere -= usize::from(topics.remove(name).is_some_and(|topic| topic.everywhere));
+        let key = (kind, Name::clone(name));
+        let mut orders = Vec::new();
+        for (&node, upstream) in &mut self.upstreams {
+            if let Some(state) = upstream.names.get_mut(&key).filter(|state| state.wanted) {
+                state.wanted = false;
+                state.outstanding += 1;
+                orders.push(Order { node, kind, leave: true, names: vec![Name::clone(name)] });
+            }
+        }
+        orders
+    }
+
+    /// Whether a node was told that a name is not wanted any more, and has not said that it is done with that.
+    #[must_use]
+    pub fn is_leaving(&self, kind: Kind, name: &Name) -> bool {
+        let key = (kind, Name::clone(name));
+        self.upstreams.values().any(|upstream| upstream.names.get(&key).is_some_and(|state| !state.wanted))
     }
 
     /// Who listens.
@@ -233,6 +262,7 @@ impl Hub {
         };
         let homes = self.homes(kind, topic, world);
         homes.iter().any(confirmed)
+            && !(topic.everywhere && world.stale)
             && homes.iter().all(|node| confirmed(node) || topic.everywhere && (world.is_down)(*node))
     }
 
@@ -251,13 +281,19 @@ impl Hub {
             // A replica tells of its keys too, once more.
             return topology.index_of(&node).is_some_and(|index| topology.masters().contains(&index));
         }
-        self.is_source(slot(heard.channel), node)
+        self.sources.of(slot(heard.channel)) == Some(node)
     }
 
-    /// Whether messages on a slot's channels are taken from this node.
+    /// The node from which messages on a slot's channels are taken.
     #[must_use]
-    pub fn is_source(&self, slot: Slot, node: NodeId) -> bool {
-        self.sources.of(slot) == Some(node)
+    pub fn source(&self, slot: Slot) -> Option<NodeId> {
+        self.sources.of(slot)
+    }
+
+    /// Whether anybody listens to what all masters say.
+    #[must_use]
+    pub fn listens_everywhere(&self) -> bool {
+        self.everywhere > 0
     }
 
     /// A connection to a node is being made.
@@ -419,33 +455,5 @@ impl Hub {
         if let Some(upstream) = self.upstreams.get_mut(&order.node) {
             upstream.commands.push_back(order);
         }
-    }
-
-    /// Ends what nobody has listened to since the sweep before this.
-    pub fn sweep(&mut self) -> Vec<Order> {
-        let mut orders = Vec::new();
-        for kind in Kind::ALL {
-            let mut gone = Vec::new();
-            self.topics[kind.index()].retain(|name, topic| {
-                let unused = topic.listeners.is_empty() && topic.waiters.is_empty();
-                if unused && topic.idle {
-                    gone.push(Name::clone(name));
-                    return false;
-                }
-                topic.idle = unused;
-                true
-            });
-            for name in gone {
-                let key = (kind, Name::clone(&name));
-                for (&node, upstream) in &mut self.upstreams {
-                    if let Some(state) = upstream.names.get_mut(&key).filter(|state| state.wanted) {
-                        state.wanted = false;
-                        state.outstanding += 1;
-                        orders.push(Order { node, kind, leave: true, names: vec![Name::clone(&name)] });
-                    }
-                }
-            }
-        }
-        orders
     }
 }

@@ -134,12 +134,6 @@ impl Registry {
     pub fn len_at(&self, kind: Kind, node: NodeId) -> usize {
         self.topics[kind.index()].iter().filter(|topic| topic.at(node) > 0).count()
     }
-
-    /// Whether a node's subscriber of a channel is Portico, and none of its clients listens any more.
-    #[must_use]
-    pub fn is_abandoned(&self, kind: Kind, channel: &[u8]) -> bool {
-        self.topics[kind.index()].get(channel).is_some_and(|count| count.clients == 0)
-    }
 }
 
 #[cfg(test)]
@@ -180,9 +174,9 @@ mod tests {
         registry.client(Kind::Shard, &name("ch"), true);
         registry.upstream(Kind::Shard, &name("ch"), node(1), true);
         registry.client(Kind::Shard, &name("ch"), false);
-        assert!(registry.is_used() && registry.is_abandoned(Kind::Shard, b"ch"));
+        assert!(registry.is_used());
         registry.upstream(Kind::Shard, &name("ch"), node(1), false);
-        assert!(!registry.is_used() && !registry.is_abandoned(Kind::Shard, b"ch"));
+        assert!(!registry.is_used());
         registry.upstream(Kind::Shard, &name("ch"), node(1), false);
         assert!(!registry.is_used());
     }

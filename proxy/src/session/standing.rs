@@ -42,6 +42,8 @@ pub struct Standing {
     pub block: Option<Block>,
     /// What an agent does.
     pub task: Option<Task>,
+    /// An agent's: the same client.
+    pub owner: Option<ClientKey>,
     /// What it is subscribed to.
     pub subscriptions: Subscriptions,
     /// What it is being subscribed to.

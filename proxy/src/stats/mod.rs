@@ -157,6 +157,8 @@ pub struct Shared {
     pub pubsub: Arc<Registry>,
     /// Where Portico's own connections come from, as the nodes see it.
     pub own_addresses: Arc<OwnAddresses>,
+    /// Readings of the cluster's map.
+    pub map_reads: MapReads,
     notify_events: Mutex<Option<NotifyEvents>>,
     next_client: AtomicU64,
     stopping: AtomicBool,
@@ -164,6 +166,37 @@ pub struct Shared {
     /// Answers of workers that are still to be given to what one of them asked all.
     questions: AtomicUsize,
     slots: Box<[Slot]>,
+}
+
+/// Numbers the readings of the cluster's map, so that one can be waited for that begins later.
+#[derive(Debug, Default)]
+pub struct MapReads {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl MapReads {
+    /// One begins; returns its number.
+    pub fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The one with this number has been published.
+    pub fn end(&self, number: u64) {
+        self.done.store(number, Ordering::SeqCst);
+    }
+
+    /// The number of the next to begin.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst) + 1
+    }
+
+    /// Whether one with this number or a later one has been published.
+    #[must_use]
+    pub fn is_done(&self, number: u64) -> bool {
+        self.done.load(Ordering::SeqCst) >= number
+    }
 }
 
 /// The notify-keyspace-events that a client has set.
@@ -194,6 +227,7 @@ impl Shared {
             scripts: Scripts::default(),
             pubsub: Arc::default(),
             own_addresses: Arc::default(),
+            map_reads: MapReads::default(),
             notify_events: Mutex::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
@@ -239,6 +273,25 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
+    /// A client sets notify-keyspace-events at these nodes, each named by its run id or its id.
+    pub fn set_notify_events(&self, value: &[u8], told: HashSet<String>) {
+        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
+        *events = Some(NotifyEvents { value: value.to_vec(), told });
+    }
+
+    /// What this node has still to be told of notify-keyspace-events. It is told once.
+    #[must_use]
+    pub fn notify_events_for(&self, id: &str, run_id: Option<&str>) -> Option<Vec<u8>> {
+        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = events.as_mut()?;
+        let known = run_id.is_some_and(|run_id| events.told.contains(run_id)) || events.told.contains(id);
+        if known {
+            return None;
+        }
+        events.told.insert(run_id.unwrap_or(id).to_owned());
+        Some(events.value.clone())
+    }
+
     /// CLIENT PAUSE: requests wait for so long, all of them or those that may change something.
     pub fn pause(&self, now: Instant, time: Duration, all: bool) {
         self.pause.pause(self.started, now, time, all);
@@ -270,25 +323,6 @@ impl Shared {
     #[must_use]
     pub fn is_asking(&self) -> bool {
         self.questions.load(Ordering::SeqCst) > 0
-    }
-
-    /// A client sets notify-keyspace-events at these nodes, each named by its run id or its id.
-    pub fn set_notify_events(&self, value: &[u8], told: HashSet<String>) {
-        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
-        *events = Some(NotifyEvents { value: value.to_vec(), told });
-    }
-
-    /// What this node has still to be told of notify-keyspace-events. It is told once.
-    #[must_use]
-    pub fn notify_events_for(&self, id: &str, run_id: Option<&str>) -> Option<Vec<u8>> {
-        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
-        let events = events.as_mut()?;
-        let known = run_id.is_some_and(|run_id| events.told.contains(run_id)) || events.told.contains(id);
-        if known {
-            return None;
-        }
-        events.told.insert(run_id.unwrap_or(id).to_owned());
-        Some(events.value.clone())
     }
 
     /// A worker tells its figures.

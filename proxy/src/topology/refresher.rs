@@ -21,6 +21,7 @@ use crate::backend::Credentials;
 use crate::command::{Table, parse_command_reply};
 use crate::config::Config;
 use crate::pubsub::OwnAddresses;
+use crate::stats::Shared;
 
 /// Masters asked in one refresh, at most; in larger clusters others have their turn at the next.
 const MOST_ASKED: usize = 64;
@@ -46,7 +47,7 @@ pub struct Refresher {
     credentials: Credentials,
     cluster: Arc<SharedCluster>,
     requests: RefreshRequests,
-    own_addresses: Arc<OwnAddresses>,
+    shared: Arc<Shared>,
     /// Tells the workers.
     published: Box<dyn Fn() + Send>,
     controls: HashMap<Address, Control>,
@@ -64,7 +65,7 @@ impl Refresher {
         config: Arc<Config>,
         cluster: Arc<SharedCluster>,
         requests: RefreshRequests,
-        own_addresses: Arc<OwnAddresses>,
+        shared: Arc<Shared>,
         published: Box<dyn Fn() + Send>,
     ) -> Self {
         let credentials = Credentials {
@@ -76,7 +77,7 @@ impl Refresher {
             credentials,
             cluster,
             requests,
-            own_addresses,
+            shared,
             published,
             controls: HashMap::new(),
             learned_from: HashSet::new(),
@@ -102,6 +103,7 @@ impl Refresher {
     }
 
     async fn refresh(&mut self) {
+        let number = self.shared.map_reads.begin();
         let addresses = self.candidates();
         let views = self.ask(addresses).await;
         if views.is_empty() {
@@ -121,6 +123,7 @@ impl Refresher {
         }
         self.trouble = None;
         self.publish(&current, topology).await;
+        self.shared.map_reads.end(number);
     }
 
     /// Whom to ask: all masters, or turn by turn as many as may be asked; the seeds while there are none, and now
@@ -157,7 +160,7 @@ impl Refresher {
         for address in addresses {
             let control = self.controls.remove(&address);
             let credentials = self.credentials.clone();
-            let own = Arc::clone(&self.own_addresses);
+            let own = Arc::clone(&self.shared.own_addresses);
             questions.spawn(async move {
                 let answer = ask_one(address.clone(), control, &credentials, &own).await;
                 (address, answer)
