@@ -10,6 +10,8 @@ pub mod logging;
 
 pub mod command;
 
+pub mod scripts;
+
 pub mod plan;
 
 pub mod backend;

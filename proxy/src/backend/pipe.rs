@@ -24,7 +24,7 @@ impl RequestFlags {
     pub const PROBE: Self = Self(1 << 4);
     /// Sent by the retry of a redirected or lost request.
     pub const RETRY: Self = Self(1 << 5);
-    /// Several requests in one: its last reply is its reply (ASKING or SCRIPT LOAD and what they are for).
+    /// Several requests in one: its last reply is its reply.
     pub const GROUP: Self = Self(1 << 6);
     /// A group from MULTI to EXEC: sent again as a whole or not at all.
     pub const TRANSACTION: Self = Self(1 << 7);
@@ -32,10 +32,12 @@ impl RequestFlags {
     pub const BLOCKING: Self = Self(1 << 8);
     /// Its client watches keys: only the connection that it was sent on may run it.
     pub const GUARDED: Self = Self(1 << 9);
+    /// Sent behind the text of its script, after its node said that it does not have it.
+    pub const LOADED: Self = Self(1 << 10);
     /// Portico's own SUBSCRIBE or the like, and the question behind it that tells that it is done with.
-    pub const SUBSCRIPTION: Self = Self(1 << 10);
+    pub const SUBSCRIPTION: Self = Self(1 << 11);
     /// Its reply counts who heard a message: Portico's connections have to be taken out and its clients put in.
-    pub const COUNTED: Self = Self(1 << 11);
+    pub const COUNTED: Self = Self(1 << 12);
 
     /// Both sets of flags.
     #[must_use]

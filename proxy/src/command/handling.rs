@@ -109,6 +109,22 @@ words! {
 }
 
 words! {
+    /// What is about scripts and functions as such.
+    Scripts {
+        /// SCRIPT LOAD: to all nodes, and remembered for those to come.
+        Load = "load";
+        /// SCRIPT EXISTS: what all masters have or can be given.
+        Exists = "exists";
+        /// SCRIPT FLUSH: all nodes, and what is remembered.
+        Flush = "flush";
+        /// SCRIPT KILL, FUNCTION KILL: all masters, on connections that a running script does not hold up.
+        Kill = "kill";
+        /// FUNCTION STATS: likewise.
+        Stats = "stats";
+    }
+}
+
+words! {
     /// Subscriptions, and who has them.
     PubSub {
         /// SUBSCRIBE.
@@ -145,8 +161,6 @@ words! {
     Later {
         /// Client-side caching.
         Tracking = "tracking";
-        /// What is about a running script, and its debugger.
-        Scripts = "scripts";
         /// What all nodes say, merged.
         Server = "server";
     }
@@ -185,6 +199,8 @@ pub enum Handling {
     Local(Local),
     /// MULTI and what belongs to it.
     Transaction(Transaction),
+    /// About scripts and functions as such.
+    Scripts(Scripts),
     /// Refused for now.
     Later(Later),
     /// Refused; the text says what to use instead.
@@ -218,6 +234,7 @@ impl Handling {
             ("nodes", word) => Self::Nodes(Rule::named(word)?),
             ("local", word) => Self::Local(Local::named(word)?),
             ("transaction", word) => Self::Transaction(Transaction::named(word)?),
+            ("scripts", word) => Self::Scripts(Scripts::named(word)?),
             ("later", word) => Self::Later(Later::named(word)?),
             _ => return None,
         })

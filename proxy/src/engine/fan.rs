@@ -9,7 +9,7 @@ use super::wait::shard_bit;
 use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local;
-use crate::plan::{Action, Merge, Part, Split, merge, split};
+use crate::plan::{Action, Merge, Part, Split, merge, merge_exists, split};
 use crate::session::{Fan, FanKind, PendingFlags};
 use crate::topology::Cluster;
 
@@ -151,7 +151,12 @@ impl Engine {
     }
 
     /// Sends a part to its node; parks it if that is gone or cannot be reached. `encode` appends its bytes.
-    fn send_to_node(&mut self, entry: InFlight, node: Option<NodeIndex>, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send_to_node(
+        &mut self,
+        entry: InFlight,
+        node: Option<NodeIndex>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Some(client) = self.clients.get(entry.client) else { return };
         let lane = client.lane;
         if let Some(node) = node
@@ -248,6 +253,12 @@ impl Engine {
             FanKind::ScanConfirm(cursor, keys) if !failed => {
                 let told = if self.is_unchanged(cursor, &fan) { 0 } else { cursor.encode() };
                 super::scan::tell(told, &keys, &mut made);
+            }
+            FanKind::ScriptsExist(known) if !failed => merge_exists(&known, &fan.parts, &mut made),
+            FanKind::ScriptFlush => {
+                // Scripts that came while the nodes were being emptied may be gone again.
+                self.shared.scripts.doubt();
+                merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made);
             }
             FanKind::Workers(told) => Self::tell_gathered(told, &fan, &mut made),
             FanKind::PubSub(who, pattern) if !failed => {

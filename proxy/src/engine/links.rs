@@ -144,6 +144,7 @@ impl Engine {
             moved: self.now,
             passing: None,
             throttled: false,
+            scripts: std::collections::HashSet::new(),
             patient: false,
             dirty: false,
         });
@@ -189,9 +190,14 @@ impl Engine {
                 if let Some(refused) = handshake.unfenced.take() {
                     tracing::warn!(node = %link.node.short(), refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
                 }
+                let busy = handshake.busy;
                 self.shared.own_addresses.add(&identity.address, false);
                 link.identity = identity;
-                self.link_ready(key);
+                if busy && link.lane != Lane::CONTROL {
+                    // Nobody could have it killed: tried again after a while.
+                    return self.lose_link(key);
+                }
+                self.link_ready(key, busy);
             }
             Err(error) => {
                 let node = link.node;
@@ -206,7 +212,8 @@ impl Engine {
         }
     }
 
-    fn link_ready(&mut self, key: LinkKey) {
+    /// `busy`: a script is running there, so that it did not kill this connection's predecessor.
+    fn link_ready(&mut self, key: LinkKey, busy: bool) {
         let Some(link) = self.links.get_mut(key) else { return };
         link.state = LinkState::Ready;
         link.moved = self.now;
@@ -219,14 +226,16 @@ impl Engine {
         if let Some(client) = leased {
             return self.upload_link_ready(client, key);
         }
-        self.fences.remove(&node);
+        if !busy {
+            self.fences.remove(&node);
+        }
         if let Some(index) = self.cluster.topology.index_of(&node) {
             let route = &mut self.routes[lane.index()][usize::from(index)];
             if *route == LinkKey::default() {
                 *route = key;
             }
         }
-        self.settle_orphans(Some(node));
+        self.settle_orphans((!busy).then_some(node));
         match self.lanes[lane.index()].holder {
             Some(holder) => self.wake(holder),
             None => self.wake_stalled(),
@@ -319,6 +328,9 @@ impl Engine {
     /// What a lost connection's socket still holds must not run after what is sent next: the connection that takes
     /// its place, or the one that already has, kills it before anything else.
     fn fence(&mut self, node: NodeId, lane: Lane, identity: Identity) {
+        if identity.client_id == 0 {
+            return; // its node was busy and did not tell
+        }
         let fence = Fence { client_id: identity.client_id, address: identity.address };
         let index = self.cluster.topology.index_of(&node);
         let standing = index.and_then(|index| self.standing(lane, index));

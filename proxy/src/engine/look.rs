@@ -30,10 +30,8 @@ impl Engine {
             return self.look(key, cluster, command, request, args);
         }
         Some(self.run_quietly(key, command, |engine| {
-            engine.look(key, cluster, command, request, args).unwrap_or_else(|| {
-                engine.counters.requests += 1;
-                engine.dispatch_other(key, cluster, command, request, args)
-            })
+            let flow = engine.look(key, cluster, command, request, args);
+            flow.unwrap_or_else(|| engine.run(key, cluster, command, request, args))
         }))
     }
 

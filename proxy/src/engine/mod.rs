@@ -26,9 +26,12 @@ mod quiet;
 mod receive;
 mod retry;
 mod scan;
+mod scripts;
 mod send;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_scripts;
 mod transactions;
 mod turn;
 mod upload;
@@ -220,6 +223,7 @@ pub struct Engine {
     next_check: Instant,
     next_housekeeping: Instant,
     split: Split,
+    script_memory: scripts::Memory,
     positions: Vec<u32>,
     made: Vec<u8>,
     limits: Limits,
@@ -298,6 +302,7 @@ impl Engine {
             next_check: now,
             next_housekeeping: now,
             split: Split::default(),
+            script_memory: scripts::Memory::default(),
             positions: Vec::new(),
             made: Vec::new(),
             limits,

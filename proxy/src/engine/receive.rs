@@ -87,6 +87,9 @@ impl Engine {
         let Some((entry, range)) = link.pipe.answered() else { return self.unasked(key, reply) };
         if is_error(reply) {
             let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
+            if entry.flags.has(RequestFlags::IGNORED) {
+                link.scripts.clear(); // it may have been a script's text
+            }
             self.error_reply(node, entry, reply, &request);
             if leased {
                 self.close_lease_if_done(key);
@@ -180,6 +183,7 @@ impl Engine {
             slot: entry.slot,
             readonly: entry.flags.has(RequestFlags::READONLY),
             script: entry.flags.has(RequestFlags::SCRIPT),
+            can_load: self.lacks_script(&entry, node, event, request),
             streamed: entry.flags.has(RequestFlags::STREAMED),
             hops_left: self.config.max_redirections.saturating_sub(hops),
             expired: waited >= self.config.failover_timeout,

@@ -145,7 +145,7 @@ fn gate_carefully(client: &Client, work: &Work, place: Place, traits: Traits, op
 
 impl Engine {
     /// Unanswered bytes on one connection above which its clients wait.
-    const MOST_ON_LINK: usize = 8 << 20;
+    pub(super) const MOST_ON_LINK: usize = 8 << 20;
     /// Requests of one client that may be outstanding; more of its pipeline stays unread.
     pub(super) const MOST_OUTSTANDING: u32 = 4096;
     /// A client that waits goes on below this many.

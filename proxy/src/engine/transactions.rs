@@ -73,6 +73,7 @@ impl Engine {
         let start = transaction.requests.len();
         if !transaction.aborted {
             transaction.requests.extend_from_slice(request);
+            transaction.scripts |= command.is_script();
             transaction.ranges.push(start..start + request.len());
         }
         if transaction.requests.len() as u64 > limit {
@@ -136,6 +137,9 @@ impl Engine {
                 if agent || watched.iter().all(|&other| other == slot.unwrap_or(home)) =>
             {
                 let slot = slot.unwrap_or(home);
+                if transaction.scripts {
+                    self.before_scripts(key, cluster, slot, &transaction.requests);
+                }
                 self.exec_native(key, cluster, slot, signal, keys, &transaction.requests, &watched)
             }
             plan => {

@@ -22,7 +22,12 @@ pub fn unblock(args: &RequestArgs<'_>) -> Result<(u64, Unblock), String> {
         4 if args.is(3, "timeout") => Unblock::Timeout,
         4 if args.is(3, "error") => Unblock::Error,
         4 => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".to_owned()),
-        _ => return Err("ERR syntax error".to_owned()),
+        _ => {
+            let name = args.text(1);
+            return Err(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{name}'. Try CLIENT HELP."
+            ));
+        }
     };
     let id = args.integer(2).ok_or("ERR value is not an integer or out of range")?;
     Ok((u64::try_from(id).unwrap_or(0), how))

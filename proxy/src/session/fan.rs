@@ -37,6 +37,10 @@ pub enum FanKind {
     Scan(ScanCursor),
     /// SCAN's last step: the keys that the last node told, held until the nodes' map is seen to be the walk's.
     ScanConfirm(ScanCursor, Vec<u8>),
+    /// SCRIPT EXISTS, with which texts are known.
+    ScriptsExist(Vec<bool>),
+    /// SCRIPT FLUSH.
+    ScriptFlush,
     /// What every worker answered.
     Workers(Told),
     /// Who listens to what, and for names the pattern that they have to match.

@@ -11,6 +11,8 @@ use pause::PauseCell;
 
 pub use pause::Pause;
 
+use crate::scripts::Scripts;
+
 use crate::pubsub::{OwnAddresses, Registry};
 
 macro_rules! counters {
@@ -72,6 +74,8 @@ counters! {
     links_given_up,
     /// Connections to nodes that refused Portico's credentials.
     node_auth_failures,
+    /// Scripts that a node was given before it was asked to run them.
+    scripts_given,
     /// Requests streamed because of their size.
     large_requests,
     /// Replies passed on piece by piece because of their size.
@@ -147,6 +151,8 @@ pub struct Shared {
     pub run_id: String,
     /// The port that clients connect to.
     pub port: u16,
+    /// The scripts that clients sent.
+    pub scripts: Scripts,
     /// Who listens to what.
     pub pubsub: Arc<Registry>,
     /// Where Portico's own connections come from, as the nodes see it.
@@ -218,6 +224,7 @@ impl Shared {
             started,
             run_id,
             port,
+            scripts: Scripts::default(),
             pubsub: Arc::default(),
             own_addresses: Arc::default(),
             map_reads: MapReads::default(),
