@@ -95,7 +95,7 @@ impl Engine {
                 self.route(Lane::HUB, index);
             }
         }
-        let (orders, later) = self.with_hub(|hub, world| hub.reconcile_all(world));
+        let (orders, later) = self.with_hub(Hub::reconcile_all);
         let asks = later || !orders.is_empty();
         self.carry_out_orders(orders);
         let waited = self.hub.waited_for();
@@ -202,10 +202,8 @@ impl Engine {
             established.flat_map(|(kind, name)| hub.waiters(kind, name)).collect()
         });
         for client in waiters {
-            let Some(standing) = self.clients.get_mut(client).map(|client| client.standing()) else {
-                continue;
-            };
-            let Some(subscribing) = standing.subscribing.take() else { continue };
+            let Some(waiter) = self.clients.get_mut(client) else { continue };
+            let Some(subscribing) = waiter.standing().subscribing.take() else { continue };
             let all = self.with_hub(|hub, world| {
                 subscribing.names.iter().all(|name| hub.is_established(subscribing.kind, name, world))
             });
