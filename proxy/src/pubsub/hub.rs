@@ -484,3 +484,6 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
