@@ -1,5 +1,6 @@
 //! What lasts from one request to the next: a transaction, watched keys, subscriptions. Most clients have none.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use portico_slots::Slot;
@@ -47,7 +48,7 @@ pub struct Standing {
     /// What it is subscribed to.
     pub subscriptions: Subscriptions,
     /// What it is being subscribed to.
-    pub subscribing: Option<Subscribing>,
+    pub subscribing: VecDeque<Subscribing>,
     /// A MONITOR that waits until the nodes have confirmed it, and since when.
     pub monitoring: Option<(u32, Instant)>,
     /// What it is told without having asked, while a reply is not through.
