@@ -95,8 +95,8 @@ impl Engine {
                 self.route(Lane::HUB, index);
             }
         }
-        let orders = self.with_hub(|hub, world| hub.reconcile_all(world));
-        let asks = !orders.is_empty();
+        let (orders, later) = self.with_hub(Hub::reconcile_all);
+        let asks = later || !orders.is_empty();
         self.carry_out_orders(orders);
         let waited = self.hub.waited_for();
         self.admit(waited.iter().map(|(kind, name)| (*kind, name)));

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portico_slots::{NodeId, Slot, Topology, slot};
+use portico_slots::{NodeId, Role, Slot, Topology, slot};
 
 use super::sources::Sources;
 use super::{Heard, Kind, Name, Registry, is_of_keyspace};
@@ -38,6 +38,11 @@ pub struct World<'a> {
 impl World<'_> {
     fn owner(&self, slot: Slot) -> Option<NodeId> {
         self.topology.owner(slot).map(|index| self.topology.node(index).id)
+    }
+
+    fn follows(&self, node: NodeId, master: NodeId) -> bool {
+        let index = self.topology.index_of(&node);
+        index.is_some_and(|index| self.topology.node(index).role == Role::Replica { of: master })
     }
 
     fn masters(&self) -> impl Iterator<Item = NodeId> {
@@ -225,12 +230,32 @@ impl Hub {
     }
 
     /// The nodes at which a topic has to be subscribed.
-    fn homes(&self, kind: Kind, topic: &Topic, world: &World<'_>) -> Vec<NodeId> {
+    fn homes(&self, kind: Kind, name: &Name, topic: &Topic, world: &World<'_>) -> Vec<NodeId> {
         match kind {
             _ if topic.everywhere => self.everywhere(world),
-            Kind::Shard => world.owner(topic.slot).into_iter().collect(),
+            Kind::Shard => self.home_of_shard(name, topic, world).into_iter().collect(),
             _ => self.sources.of(topic.slot).into_iter().collect(),
         }
+    }
+
+    /// The slot's owner; or the node at which the channel is subscribed, if that has become a replica of the owner:
+    /// there its messages come as before, while the owner may still be given some that were heard already.
+    fn home_of_shard(&self, name: &Name, topic: &Topic, world: &World<'_>) -> Option<NodeId> {
+        let owner = world.owner(topic.slot)?;
+        let key = (Kind::Shard, Name::clone(name));
+        let listens = |upstream: &Upstream| upstream.names.get(&key).is_some_and(|state| state.wanted);
+        for (&node, upstream) in &self.upstreams {
+            if node == owner || !world.follows(node, owner) {
+                continue;
+            }
+            if upstream.ready && listens(upstream) {
+                return Some(node);
+            }
+            if !upstream.ready && world.now < upstream.since + SETTLE {
+                return None;
+            }
+        }
+        Some(owner)
     }
 
     fn everywhere(&self, world: &World<'_>) -> Vec<NodeId> {
@@ -246,11 +271,11 @@ impl Hub {
         let mut needed = HashSet::new();
         let mut all = false;
         for kind in Kind::ALL {
-            for topic in self.topics[kind.index()].values() {
+            for (name, topic) in &self.topics[kind.index()] {
                 if topic.everywhere {
                     all = true;
                 } else {
-                    needed.extend(self.homes(kind, topic, world));
+                    needed.extend(self.homes(kind, name, topic, world));
                 }
             }
         }
@@ -269,7 +294,7 @@ impl Hub {
             let state = self.upstreams.get(node).and_then(|upstream| upstream.names.get(&key));
             state.is_some_and(|state| state.wanted && state.outstanding == 0)
         };
-        let homes = self.homes(kind, topic, world);
+        let homes = self.homes(kind, name, topic, world);
         homes.iter().any(confirmed)
             && !(topic.everywhere && world.stale)
             && homes.iter().all(|node| confirmed(node) || topic.everywhere && (world.is_down)(*node))
@@ -424,7 +449,7 @@ impl Hub {
     /// What has to be sent so that one name is subscribed where it has to be, and nowhere else.
     pub fn reconcile(&mut self, kind: Kind, name: &Name, world: &World<'_>, orders: &mut Vec<Order>) {
         let Some(topic) = self.topics[kind.index()].get(name) else { return };
-        let homes = self.homes(kind, topic, world);
+        let homes = self.homes(kind, name, topic, world);
         let postponed = topic.not_before.is_some_and(|time| time > world.now);
         let key = (kind, Name::clone(name));
         for (&node, upstream) in self.upstreams.iter_mut().filter(|(_, upstream)| upstream.ready) {
@@ -449,14 +474,16 @@ impl Hub {
         }
     }
 
-    /// The same for all names.
-    pub fn reconcile_all(&mut self, world: &World<'_>) -> Vec<Order> {
+    /// The same for all names; and whether something is to be asked for again later.
+    pub fn reconcile_all(&mut self, world: &World<'_>) -> (Vec<Order>, bool) {
         let mut orders = Vec::new();
         for kind in Kind::ALL {
             let names: Vec<Name> = self.topics[kind.index()].keys().cloned().collect();
             names.iter().for_each(|name| self.reconcile(kind, name, world, &mut orders));
         }
-        orders
+        let mut topics = self.topics.iter().flat_map(HashMap::values);
+        let later = topics.any(|topic| topic.not_before.is_some_and(|time| time > world.now));
+        (orders, later)
     }
 
     /// A command was put on the connection to its node.
