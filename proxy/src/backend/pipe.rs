@@ -33,6 +33,9 @@ impl RequestFlags {
     /// Its client watches keys: only the connection that it was sent on may run it.
     pub const GUARDED: Self = Self(1 << 9);
 
+    /// A transaction that begins with CLIENT CACHING, which its client did not queue.
+    pub const CACHING: Self = Self(1 << 12);
+
     /// Both sets of flags.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
@@ -84,6 +87,12 @@ pub struct InFlight {
 impl InFlight {
     /// The `part` of a request that was not split.
     pub const WHOLE: u32 = u32::MAX;
+
+    /// One of Portico's own requests whose reply is of no interest.
+    #[must_use]
+    pub fn ignored() -> Self {
+        Self { flags: RequestFlags::IGNORED, ..Self::nobodys() }
+    }
 
     /// One of Portico's own requests.
     #[must_use]

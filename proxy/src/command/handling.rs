@@ -69,6 +69,12 @@ words! {
         ClientList = "client-list";
         /// CLIENT UNBLOCK.
         ClientUnblock = "client-unblock";
+        /// CLIENT CACHING.
+        ClientCaching = "client-caching";
+        /// CLIENT GETREDIR.
+        ClientGetRedir = "client-getredir";
+        /// CLIENT TRACKINGINFO.
+        ClientTrackingInfo = "client-trackinginfo";
         /// CONFIG GET: Portico's own settings; others are a master's.
         ConfigGet = "config-get";
         /// CONFIG SET: Portico's own settings; others are every node's.
@@ -99,8 +105,6 @@ words! {
     Later {
         /// Subscriptions.
         PubSub = "pubsub";
-        /// Client-side caching.
-        Tracking = "tracking";
         /// MONITOR.
         Monitor = "monitor";
         /// What is about a running script, and its debugger.
@@ -143,6 +147,8 @@ pub enum Handling {
     Local(Local),
     /// MULTI and what belongs to it.
     Transaction(Transaction),
+    /// CLIENT TRACKING.
+    Tracking,
     /// Refused for now.
     Later(Later),
     /// Refused; the text says what to use instead.
@@ -168,6 +174,7 @@ impl Handling {
             ("any", "") => Self::Any,
             ("channel", "") => Self::Channel,
             ("debug", "") => Self::Debug,
+            ("tracking", "") => Self::Tracking,
             ("unroutable", "") => Self::Unroutable,
             ("refuse", advice) if !advice.is_empty() => Self::Refuse(advice),
             ("fan", word) => Self::Fan(Fan::named(word)?),

@@ -6,8 +6,8 @@
 //! at its end. A client that goes away does not stop its agent.
 
 use super::Engine;
-use crate::backend::ClientKey;
-use crate::session::{About, ClientFlags, Task};
+use crate::backend::{ClientKey, Lane};
+use crate::session::{About, Client, ClientFlags, Task};
 
 impl Engine {
     /// Hires an agent for `owner`. It takes over the owner's lane, if that has one of its own.
@@ -18,7 +18,11 @@ impl Engine {
         if client.flags.has(ClientFlags::RESP3) {
             agent.flags.set(ClientFlags::RESP3);
         }
-        let shared = crate::backend::Lane::shared(client.protocol());
+        if client.flags.has(ClientFlags::TRACKING) {
+            agent.flags.set(ClientFlags::TRACKING);
+            agent.standing().caching = client.standing().caching;
+        }
+        let shared = Lane::shared(client.protocol());
         agent.lane = std::mem::replace(&mut client.lane, shared);
         let lane = agent.lane;
         let key = self.add_client(agent);
@@ -26,6 +30,23 @@ impl Engine {
             self.lanes[lane.index()].holder = Some(key);
         }
         Some(key)
+    }
+
+    /// An agent's lane is its owner's again, if that tracks keys on it.
+    pub(super) fn return_lane(&mut self, agent: ClientKey, owner: ClientKey) {
+        let tracks = |client: &Client| client.flags.has(ClientFlags::TRACKING);
+        let Some(client) = self.clients.get_mut(agent).filter(|client| tracks(client)) else { return };
+        client.flags.clear(ClientFlags::TRACKING);
+        let lane = client.lane;
+        if lane.is_leased() && self.clients.get(owner).is_some_and(tracks) {
+            if let Some(client) = self.clients.get_mut(agent) {
+                client.lane = Lane::shared(client.protocol());
+            }
+            if let Some(client) = self.clients.get_mut(owner) {
+                client.lane = lane;
+            }
+            self.lanes[lane.index()].holder = Some(owner);
+        }
     }
 
     /// Sends an agent's requests; [`Engine::agent_told`] is called when all are answered.

@@ -122,6 +122,7 @@ impl Engine {
             }
             Handling::Local(what) => self.locally(key, cluster, command, what, request, &words),
             Handling::Transaction(what) => self.transaction(key, cluster, command, what, request, args),
+            Handling::Tracking => self.track(key, &words),
             Handling::Later(what) => self.later(key, what, &words),
             Handling::Refuse(advice) => {
                 let name = words.text(0).to_uppercase();

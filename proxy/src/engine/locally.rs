@@ -116,6 +116,9 @@ impl Engine {
             Local::ClientSetName => local::set_name(context, words),
             Local::ClientSetInfo => local::set_info(context, words),
             Local::ClientInfo => local::client_info(context),
+            Local::ClientCaching => local::caching(context, words),
+            Local::ClientGetRedir => local::redirection(context),
+            Local::ClientTrackingInfo => local::tracking_info(context),
             Local::ClusterDisabled => local::cluster_disabled(context),
             Local::ConfigGet => local::config_get(context, words),
             Local::ConfigSet => local::config_set(context, words),
@@ -130,5 +133,6 @@ impl Engine {
     /// RESET: nothing lasts of what the client began.
     fn end_session(&mut self, key: ClientKey) {
         self.discard(key);
+        self.end_tracking(key);
     }
 }

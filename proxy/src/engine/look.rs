@@ -39,6 +39,9 @@ impl Engine {
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
             return self.queue(key, command, request);
         }
+        if flags.has(ClientFlags::TRACKING) {
+            return self.run_tracked(key, cluster, command, request, args);
+        }
         self.run(key, cluster, command, request, args)
     }
 }

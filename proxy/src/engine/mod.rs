@@ -6,12 +6,14 @@
 
 mod agents;
 mod block;
+mod caching;
 mod dispatch;
 mod download;
 mod exec;
 mod fan;
 mod gather;
 mod intake;
+mod invalidate;
 mod lanes;
 mod link;
 mod links;
@@ -23,12 +25,13 @@ mod scan;
 mod send;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod transactions;
 mod turn;
 mod upload;
 mod wait;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,6 +69,8 @@ pub enum Effect {
     Refresh,
     /// Ask every worker for its part of something: `asked`; they answer with `gathered`.
     Gather(Gather),
+    /// Tell another worker something about a client of its own.
+    Tell(usize, Note),
     /// This worker's answer to what another one asked.
     Gathered {
         /// Who asked.
@@ -92,6 +97,22 @@ pub struct Gather {
     pub question: Arc<Question>,
 }
 
+/// What one worker tells another, about a client of that one.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// Keys are not what they were: for a client in whose place another tracks.
+    Invalid {
+        /// Who is told.
+        hearer: ClientKey,
+        /// Who tracks, and its worker.
+        tracker: (usize, ClientKey),
+        /// An array of keys, or null for all.
+        keys: Vec<u8>,
+    },
+    /// The client that is told in this one's place has gone.
+    Broken(ClientKey),
+}
+
 /// What one worker asks all of them, itself included.
 #[derive(Clone, Debug)]
 pub enum Question {
@@ -99,6 +120,8 @@ pub enum Question {
     List(crate::local::ClientFilter),
     /// CLIENT UNBLOCK: of the client with this number.
     Unblock(u64, Unblock),
+    /// CLIENT TRACKING REDIRECT: whose client it is. It stays there.
+    Hearer(u64),
 }
 
 /// Buffers that nobody uses now, so that work finds them warm and idle connections need none.
@@ -160,6 +183,14 @@ pub struct Engine {
     /// Clients that wait for something that may never come.
     waiting: HashSet<ClientKey>,
     next_look: Instant,
+    /// Clients that track keys.
+    trackers: HashSet<ClientKey>,
+    /// Clients whose CLIENT TRACKING is not answered yet.
+    enabling: HashMap<ClientKey, tracking::Enabling>,
+    /// Clients to be told that nothing they have cached is valid, and when.
+    flushing: BTreeSet<(Instant, ClientKey)>,
+    /// What goes before each part of the request that is just being sent.
+    prefix: &'static [u8],
     /// Clients whose next request waits.
     stalled: Vec<ClientKey>,
     /// Clients with requests to be sent again.
@@ -226,6 +257,10 @@ impl Engine {
             awoken: Vec::new(),
             waiting: HashSet::new(),
             next_look: now,
+            trackers: HashSet::new(),
+            enabling: HashMap::new(),
+            flushing: BTreeSet::new(),
+            prefix: b"",
             stalled: Vec::new(),
             retrying: Vec::new(),
             uploading: Vec::new(),
@@ -312,6 +347,8 @@ impl Engine {
 
     /// A client's connection ended or broke: what it still had outstanding is answered to nobody.
     pub fn client_gone(&mut self, key: ClientKey) {
+        self.forget_tracking(key);
+        self.enabling.remove(&key);
         if self.clients.get(key).is_some_and(Client::is_waiting) && self.cancel_block(key) {
             return;
         }

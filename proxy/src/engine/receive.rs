@@ -107,8 +107,12 @@ impl Engine {
 
     /// A push: what the lane that it came on is subscribed to or tracks.
     #[cold]
-    fn pushed(&mut self, _key: LinkKey, _push: &[u8]) {
-        // One that nobody asked for (an invalidation after HELLO 3, say).
+    fn pushed(&mut self, key: LinkKey, push: &[u8]) {
+        let Some(lane) = self.links.get(key).map(|link| link.lane) else { return };
+        if lane.is_leased() {
+            self.tracking_push(lane, push);
+        }
+        // Otherwise one that nobody asked for.
     }
 
     /// One of the replies to several requests that count as one.

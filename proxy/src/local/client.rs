@@ -142,11 +142,13 @@ pub fn client_line(client: &Client, now: Instant, seconds: u32, out: &mut String
         .work
         .as_deref()
         .map_or((0, 0, 0), |work| (work.queue.held_bytes(), work.untold(), work.input.len()));
-    let flags = match (client.flags.has(ClientFlags::CLOSING), about.peer) {
-        (true, _) => "c",
-        (_, None) => "U",
-        _ => "N",
-    };
+    let mut flags = client.tracking_letters();
+    match (client.flags.has(ClientFlags::CLOSING), about.peer) {
+        (true, _) => flags.push('c'),
+        (_, None) => flags.push('U'),
+        _ if flags.is_empty() => flags.push('N'),
+        _ => {}
+    }
     let resp = if client.flags.has(ClientFlags::RESP3) { 3 } else { 2 };
     let total = held + untold + input + size_of::<Client>();
     // Writing to a string cannot fail.
@@ -154,11 +156,12 @@ pub fn client_line(client: &Client, now: Instant, seconds: u32, out: &mut String
         out,
         "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 \
          qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={untold} oll=0 omem={held} tot-mem={total} \
-         events=r cmd={} user=default redir=-1 resp={resp}",
+         events=r cmd={} user=default redir={} resp={resp}",
         client.id,
         address(&about.peer),
         address(&about.local),
         about.name,
         client.last_command,
+        client.redirection(),
     );
 }

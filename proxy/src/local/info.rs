@@ -191,9 +191,8 @@ fn portico_value(
         "uptime_in_seconds" => uptime.to_string(),
         "uptime_in_days" => (uptime / 86_400).to_string(),
         "connected_clients" => shared.clients().to_string(),
-        "cluster_connections" | "blocked_clients" | "tracking_clients" | "clients_in_timeout_table" => {
-            "0".to_owned()
-        }
+        "tracking_clients" => shared.tracking_clients().to_string(),
+        "cluster_connections" | "blocked_clients" | "clients_in_timeout_table" => "0".to_owned(),
         "maxclients" => config.maxclients.to_string(),
         "total_connections_received" => totals.counters.connections.to_string(),
         "rejected_connections" => totals.counters.rejected_connections.to_string(),

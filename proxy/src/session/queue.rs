@@ -143,6 +143,23 @@ impl ReplyQueue {
         Some(pending)
     }
 
+    /// Tells something that nobody asked for, between two replies: not before a reply, or a part of one, that is here
+    /// already and waits for an older one.
+    pub fn interject(&mut self, push: &[u8], out: &mut Vec<u8>) {
+        const BEGUN: PendingFlags =
+            PendingFlags::ANSWERED.with(PendingFlags::FAN).with(PendingFlags::STREAMING);
+        let Some(last) = self.pending.iter().rposition(|pending| pending.flags.0 & BEGUN.0 != 0) else {
+            return out.extend_from_slice(push);
+        };
+        if self.pending[last].is_outstanding() {
+            return self.push_answered(push, out);
+        }
+        let (at, len) = (self.pending[last].at as usize, self.pending[last].len as usize);
+        let reply = [&self.held[at..at + len], push].concat();
+        self.live -= len;
+        self.hold(last, &reply);
+    }
+
     /// Drops the oldest request, whose reply has gone out, and tells what waited behind it.
     #[inline]
     fn advance(&mut self, out: &mut Vec<u8>) {
@@ -260,6 +277,28 @@ mod tests {
         assert!(queue.complete(a, b"+a", &mut out).is_some());
         assert_eq!(out, b"+a+b+PONG");
         assert!(queue.is_empty() && queue.held_bytes() == 0);
+    }
+
+    #[test]
+    fn a_push_does_not_overtake_what_came_before_it() {
+        let (mut queue, mut out) = (ReplyQueue::default(), Vec::new());
+        queue.interject(b">0", &mut out);
+        let seqs: Vec<u32> = (0..4).map(|_| queue.push(request())).collect();
+        queue.interject(b">1", &mut out);
+        assert_eq!(out, b">0>1", "nothing has come yet");
+        assert!(queue.complete(seqs[1], b"+b", &mut out).is_some());
+        queue.interject(b">2", &mut out);
+        queue.interject(b">3", &mut out);
+        assert_eq!(out, b">0>1", "b's reply came before");
+        assert!(queue.complete(seqs[0], b"+a", &mut out).is_some());
+        assert_eq!(out, b">0>1+a+b>2>3");
+        let fan = queue.push(Pending::sent(LinkKey::default(), 0, PendingFlags::FAN));
+        queue.interject(b">4", &mut out);
+        assert!(queue.complete(seqs[2], b"+c", &mut out).is_some());
+        assert!(queue.complete(fan, b"+e", &mut out).is_some());
+        assert!(queue.complete(seqs[3], b"+d", &mut out).is_some());
+        assert_eq!(out, b">0>1+a+b>2>3+c+d+e>4", "a part of e's reply may have come before");
+        assert!(queue.is_empty() && queue.live == 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use portico_slots::Slot;
 
-use super::{Block, Task, Transaction};
+use super::{Block, Caching, Task, Tracking, Transaction};
 
 /// What a client has beyond who it is.
 #[derive(Debug, Default)]
@@ -19,6 +19,12 @@ pub struct Standing {
     pub home: Option<Slot>,
     /// What it is blocked in.
     pub block: Option<Block>,
+    /// What it is told of the keys that it may have cached.
+    pub tracking: Option<Box<Tracking>>,
+    /// What it said of the next command's keys.
+    pub caching: Option<Caching>,
+    /// Others have what they are told of keys told to it: it stays with its worker.
+    pub hears: bool,
     /// What an agent does.
     pub task: Option<Task>,
 }

@@ -1,6 +1,7 @@
 //! What an agent is doing, between two of its steps.
 
 use super::Exec;
+use crate::backend::ClientKey;
 
 /// A task of several steps that one of Portico's own clients carries out for a real one.
 #[derive(Debug)]
@@ -9,4 +10,15 @@ pub enum Task {
     Exec(Box<Exec>),
     /// What a cancelled wait took is put back: the command and its request; none once that was sent.
     PutBack(Option<(&'static str, Vec<u8>)>),
+}
+
+impl Task {
+    /// Who waits for its end, if anybody does.
+    #[must_use]
+    pub fn owner(&self) -> Option<ClientKey> {
+        match self {
+            Self::Exec(exec) => Some(exec.owner),
+            Self::PutBack(_) => None,
+        }
+    }
 }

@@ -139,6 +139,7 @@ pub struct Shared {
     pub port: u16,
     next_client: AtomicU64,
     stopping: AtomicBool,
+    tracking: AtomicUsize,
     slots: Box<[Slot]>,
 }
 
@@ -161,6 +162,7 @@ impl Shared {
             port,
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            tracking: AtomicUsize::new(0),
             slots: (0..workers).map(|_| Slot::default()).collect(),
         }
     }
@@ -199,6 +201,22 @@ impl Shared {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// One more client tracks keys.
+    pub fn tracking_began(&self) {
+        self.tracking.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One client less does.
+    pub fn tracking_ended(&self) {
+        self.tracking.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Clients that track keys.
+    #[must_use]
+    pub fn tracking_clients(&self) -> usize {
+        self.tracking.load(Ordering::Relaxed)
     }
 
     /// A worker tells its figures.
