@@ -70,7 +70,11 @@ impl Engine {
         if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
             return Flow::Wait(Stall::Order); // it takes another way
         }
-        let (protocol, began) = (client.protocol(), client.stall.map_or(self.now, |(_, since)| since));
+        let protocol = client.protocol();
+        let began = match client.stall {
+            Some((Stall::Backpressure | Stall::Unreachable, since)) => since,
+            _ => self.now,
+        };
         let deadline = match patience {
             Patience::Endless => None,
             Patience::For(time) => Some(began + time),
@@ -100,7 +104,7 @@ impl Engine {
         if flow != Flow::Done {
             return flow;
         }
-        let looked = self.now;
+        let looked = self.now.checked_sub(LOOK_AGAIN).unwrap_or(self.now);
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         if client.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0) {
             self.leave_lane(key);
@@ -335,8 +339,9 @@ impl Engine {
             let here = topology.index_of(&link.node);
             let owns = topology.owner(block.slot) == here;
             let open = self.is_open(block.slot);
-            // It belongs at the owner of a slot that stays, or at the target of one that goes.
-            if owns == open && now >= block.looked + LOOK_AGAIN {
+            // It belongs at the owner of a slot that stays, or at the target of one that goes; at the source only if
+            // the source says so.
+            if !owns && !open || owns && open && now >= block.looked + LOOK_AGAIN {
                 astray.push(key);
             }
         }

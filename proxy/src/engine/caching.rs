@@ -8,31 +8,28 @@ use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, RequestFlags};
 use crate::command::{Command, Flags, Handling};
 use crate::plan::RequestArgs;
-use crate::session::{Caching, Client, ClientFlags, Parked};
+use crate::session::{Caching, ClientFlags, Parked};
 use crate::topology::Cluster;
 
 impl Engine {
-    /// As [`Engine::run`], of a client that tracks.
-    pub(super) fn run_tracked(
+    /// A request of a client that tracks. None: it runs as any other.
+    pub(super) fn look_tracked(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
         command: &Command,
         request: &[u8],
         args: &[Arg],
-    ) -> Flow {
-        if self.clients.get(key).and_then(Client::tracking).is_some_and(|tracking| tracking.hearer.is_none())
-        {
+    ) -> Option<Flow> {
+        let client = self.clients.get(key)?;
+        if client.tracking().is_some_and(|tracking| tracking.flush && tracking.hearer.is_none()) {
             self.flush(key); // as if it had been told at once
         }
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let said = client.standing.as_deref().and_then(|standing| standing.caching);
-        // What is said holds for the next command that is no CLIENT, or for a whole transaction.
-        let Some(said) = said.filter(|_| !client.flags.has(ClientFlags::AGENT)) else {
-            return self.run(key, cluster, command, request, args);
-        };
-        if command.name.starts_with("client") {
-            return self.run(key, cluster, command, request, args);
+        let client = self.clients.get(key)?;
+        let said = client.standing.as_deref()?.caching?;
+        // It holds for the next command that is no CLIENT, or for a whole transaction.
+        if client.flags.has(ClientFlags::AGENT) || command.name.starts_with("client") {
+            return None;
         }
         let flow = if client.flags.has(ClientFlags::MULTI) {
             self.run(key, cluster, command, request, args)
@@ -45,7 +42,21 @@ impl Engine {
         {
             client.standing().caching = None;
         }
-        flow
+        Some(flow)
+    }
+
+    fn run(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        client.last_command = command.name;
+        self.counters.requests += 1;
+        self.dispatch_other(key, cluster, command, request, args)
     }
 
     /// Sends a command with what its client said of its keys.

@@ -39,28 +39,17 @@ impl Engine {
                 return self.turn_away(key, &errors::unknown_subcommand(&words));
             }
         };
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let Some(mut client) = self.clients.get_mut(key) else { return Flow::Close };
         if !command.arity_ok(args.len()) {
             return self.reject(key, command, &errors::wrong_arity(command.name));
         }
         if !client.flags.has(ClientFlags::AUTHENTICATED) || client.flags.any(self.look) {
-            return self.look_first(key, cluster, command, request, args);
+            if let Some(flow) = self.look_first(key, cluster, command, request, args) {
+                return flow;
+            }
+            let Some(again) = self.clients.get_mut(key) else { return Flow::Close };
+            client = again;
         }
-        self.run(key, cluster, command, request, args)
-    }
-
-    /// A request that may run now.
-    #[inline]
-    pub(super) fn run(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        command: &Command,
-        request: &[u8],
-        args: &[Arg],
-    ) -> Flow {
-        let words = RequestArgs::new(request, args);
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         client.last_command = command.name;
         self.counters.requests += 1;
         if let (Handling::Key, Keys::One(at)) = (command.handling, &command.keys) {
@@ -70,7 +59,7 @@ impl Engine {
         self.dispatch_other(key, cluster, command, request, args)
     }
 
-    fn dispatch_other(
+    pub(super) fn dispatch_other(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,

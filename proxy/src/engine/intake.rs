@@ -154,6 +154,9 @@ impl Engine {
                     return at;
                 }
                 Flow::Block => {
+                    if let Some(client) = self.clients.get_mut(key) {
+                        client.stall = None;
+                    }
                     self.block(key);
                     return at + len;
                 }

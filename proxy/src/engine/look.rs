@@ -10,7 +10,8 @@ use crate::session::ClientFlags;
 use crate::topology::Cluster;
 
 impl Engine {
-    /// As [`Engine::dispatch`] goes on, in the order in which Redis checks (`processCommand`).
+    /// What becomes of a request that does not run now, in the order in which Redis checks (`processCommand`). None:
+    /// it runs.
     #[cold]
     pub(super) fn look_first(
         &mut self,
@@ -19,11 +20,11 @@ impl Engine {
         command: &Command,
         request: &[u8],
         args: &[Arg],
-    ) -> Flow {
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
+    ) -> Option<Flow> {
+        let client = self.clients.get(key)?;
         let (flags, protocol) = (client.flags, client.protocol());
         if !flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
-            return self.reject(key, command, b"NOAUTH Authentication required.");
+            return Some(self.reject(key, command, b"NOAUTH Authentication required."));
         }
         if flags.has(ClientFlags::SUBSCRIBED)
             && protocol == Protocol::Resp2
@@ -34,15 +35,15 @@ impl Engine {
                  this context",
                 command.name
             );
-            return self.reject(key, command, text.as_bytes());
+            return Some(self.reject(key, command, text.as_bytes()));
         }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
-            return self.queue(key, command, request);
+            return Some(self.queue(key, command, request));
         }
         if flags.has(ClientFlags::TRACKING) {
-            return self.run_tracked(key, cluster, command, request, args);
+            return self.look_tracked(key, cluster, command, request, args);
         }
-        self.run(key, cluster, command, request, args)
+        None
     }
 }
 

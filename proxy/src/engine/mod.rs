@@ -183,6 +183,8 @@ pub struct Engine {
     /// Clients that wait for something that may never come.
     waiting: HashSet<ClientKey>,
     next_look: Instant,
+    /// A redirect was seen: they may wait at the wrong place.
+    look_at_waiting: bool,
     /// Clients that track keys.
     trackers: HashSet<ClientKey>,
     /// Clients whose CLIENT TRACKING is not answered yet.
@@ -257,6 +259,7 @@ impl Engine {
             awoken: Vec::new(),
             waiting: HashSet::new(),
             next_look: now,
+            look_at_waiting: false,
             trackers: HashSet::new(),
             enabling: HashMap::new(),
             flushing: BTreeSet::new(),

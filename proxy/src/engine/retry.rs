@@ -95,6 +95,7 @@ impl Engine {
             self.opened.insert(entry.slot, self.now + OPEN_FOR);
             self.guarded = true;
         }
+        self.look_at_waiting |= !self.waiting.is_empty() && !entry.flags.has(RequestFlags::BLOCKING);
         let not_before = self.now + pause;
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         client.in_flight = client.in_flight.saturating_sub(1);

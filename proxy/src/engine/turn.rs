@@ -45,6 +45,9 @@ impl Engine {
             self.next_housekeeping = self.now + HOUSEKEEPING;
             self.housekeeping();
         }
+        if std::mem::take(&mut self.look_at_waiting) {
+            self.move_waiting();
+        }
         if !self.retrying.is_empty() {
             self.send_parked();
         }

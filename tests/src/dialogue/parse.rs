@@ -106,6 +106,13 @@ impl Action {
             Action::Blocked(_) | Action::Sleep(_) => None,
         }
     }
+
+    /// Whether what it sends goes out in one write with what is sent before.
+    #[must_use]
+    pub fn joins(&self, before: &Action) -> bool {
+        let sends = |action: &Action| matches!(action, Action::Send(..) | Action::SendRaw(..));
+        sends(self) && sends(before) && self.connection() == before.connection()
+    }
 }
 
 impl Script {
@@ -182,6 +189,18 @@ impl Dialogue {
             _ => bail!("no such option"),
         }
         Ok(())
+    }
+
+    /// How often it runs: what that is called, and what each connection speaks.
+    #[must_use]
+    pub fn rounds(&self) -> Vec<(String, BTreeMap<char, u8>)> {
+        match &self.protocols {
+            Protocols::Each(each) => vec![("mixed".to_owned(), each.clone())],
+            Protocols::All(versions) => {
+                let all = |version| self.connections().into_iter().map(move |letter| (letter, version));
+                versions.iter().map(|version| (format!("RESP{version}"), all(*version).collect())).collect()
+            }
+        }
     }
 
     /// The connections that it names, in alphabetical order.
@@ -283,6 +302,16 @@ mod tests {
     }
 
     #[test]
+    fn only_what_one_connection_sends_is_one_write() {
+        let joins = |one, other| action_of(other).joins(&action_of(one));
+        assert!(joins("a> PING", "a> PING"));
+        assert!(joins("a> PING", "a raw \"PING\""));
+        assert!(!joins("a> PING", "b> PING"));
+        assert!(!joins("a> PING", "a: PING"));
+        assert!(!joins("a: PING", "a> PING"));
+    }
+
+    #[test]
     fn what_means_nothing_is_refused() {
         for line in
             ["a", "A: GET", "ab: GET", "a: ", "a: \"", "a< x", "a waits", "blocked", "blocked x", "a< 1 2"]
@@ -317,6 +346,9 @@ mod tests {
         assert_eq!(one.connections(), ['a', 'b']);
         assert_eq!(one.lines.iter().map(|line| line.number).collect::<Vec<_>>(), [6, 7]);
         assert_eq!(two.connections(), ['a', 'c', 'd']);
+        assert_eq!(two.rounds(), [("mixed".to_owned(), [('a', 3), ('b', 2)].into())]);
+        let both = [2, 3].map(|version| (format!("RESP{version}"), [('a', version)].into()));
+        assert_eq!(three.rounds(), both);
         assert_eq!(two.protocols, Protocols::Each([('a', 3), ('b', 2)].into()));
         assert_eq!(three.protocols, Protocols::All(vec![2, 3]));
         Ok(())

@@ -5,16 +5,17 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use portico::sandbox::{Connection, Server};
+use portico::sandbox::{Connection, Server, text};
+use redis_protocol::resp2::types::BytesFrame;
 
-use super::{Action, Dialogue, Frames, Line, Peer, Protocols, Received, Script};
+use super::{Action, Dialogue, Frames, Line, Peer, Received, Script};
 use crate::{Client, Compare, encode, show};
 
 /// How long a frame that must come may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Once two servers differ, the next frame often never comes.
-const PATIENCE_AFTER: Duration = Duration::from_millis(500);
+const PATIENCE_AFTER: Duration = Duration::from_millis(300);
 
 /// How long nothing may come where nothing must.
 const SILENCE: Duration = Duration::from_millis(80);
@@ -35,13 +36,22 @@ impl Side<'_> {
         self.servers.iter().try_for_each(|server| server.ask(command).map(drop))
     }
 
+    /// What a dialogue that went wrong may have left running.
+    fn calm(&self) -> Result<()> {
+        for server in &self.servers {
+            let mut connection = server.connect()?;
+            for command in [["SCRIPT", "KILL"], ["FUNCTION", "KILL"], ["CLIENT", "UNPAUSE"]] {
+                // Mostly there is nothing to be killed.
+                connection.call(&command)?;
+            }
+        }
+        Ok(())
+    }
+
     fn clear(&self) -> Result<()> {
         for server in &self.servers {
             let mut connection = server.connect()?;
-            // First of all, or what follows would wait.
-            for command in
-                [&["CLIENT", "UNPAUSE"][..], &["FLUSHALL"], &["SCRIPT", "FLUSH"], &["FUNCTION", "FLUSH"]]
-            {
+            for command in [&["FLUSHALL"][..], &["SCRIPT", "FLUSH"], &["FUNCTION", "FLUSH"]] {
                 connection.ask(command)?;
             }
         }
@@ -75,35 +85,24 @@ fn blocked_at(connection: &mut Connection) -> Result<usize> {
 #[must_use]
 pub fn differences(script: &Script, sides: [&Side<'_>; 2], only: Option<&str>) -> Vec<String> {
     let mut all = Vec::new();
-    for dialogue in &script.dialogues {
-        if only.is_some_and(|part| !dialogue.title.contains(part)) {
-            continue;
-        }
-        let rounds: Vec<(String, BTreeMap<char, u8>)> = match &dialogue.protocols {
-            Protocols::Each(each) => vec![("mixed".to_owned(), each.clone())],
-            Protocols::All(versions) => {
-                let all = |version| dialogue.connections().into_iter().map(move |letter| (letter, version));
-                versions.iter().map(|version| (format!("RESP{version}"), all(*version).collect())).collect()
-            }
-        };
-        for (round, protocols) in rounds {
+    for dialogue in
+        script.dialogues.iter().filter(|dialogue| only.is_none_or(|part| dialogue.title.contains(part)))
+    {
+        for (round, protocols) in dialogue.rounds() {
             let head = format!("{}.txt, {}, {round}", script.name, dialogue.title);
-            let mut run = Run { dialogue, protocols, sides, differences: Vec::new(), show: None };
-            if std::env::var_os("DIALOGUES_SHOW").is_some() {
-                run.show = Some(format!("\n== {head}\n"));
-            }
-            let mut dead = false;
+            let show = std::env::var_os("DIALOGUES_SHOW").map(|_| format!("\n== {head}\n"));
+            let mut run = Run { dialogue, protocols, sides, differences: Vec::new(), show };
             if let Err(error) = run.whole() {
                 run.differences.push(format!("given up: {error:#}"));
-                dead = sides.iter().any(|side| Client::connect(side.port).is_err());
             }
             if let Some(show) = run.show {
                 eprint!("{show}");
             }
-            if !run.differences.is_empty() {
-                all.push(format!("{head}\n{}", run.differences.join("\n")));
+            if run.differences.is_empty() {
+                continue;
             }
-            if dead {
+            all.push(format!("{head}\n{}", run.differences.join("\n")));
+            if sides.iter().any(|side| Client::connect(side.port).is_err()) {
                 all.push(format!("{}.txt: the rest was not tried, a server has died", script.name));
                 return all;
             }
@@ -128,6 +127,7 @@ impl Run<'_> {
         let mut peers = self.sides.map(|side| Peer::new(side.port));
         let result = self.talk(&mut peers);
         drop(peers);
+        self.sides.iter().try_for_each(|side| side.calm())?;
         self.restore(&before)?;
         result?;
         for side in self.sides {
@@ -145,8 +145,8 @@ impl Run<'_> {
         let mut before = Vec::new();
         for (setting, value) in &self.dialogue.config {
             let reply = self.sides[0].servers[0].call(&["CONFIG", "GET", setting])?;
-            let redis_protocol::resp2::types::BytesFrame::Array(pair) = reply else { continue };
-            let old = pair.get(1).and_then(portico::sandbox::text).context("such a setting")?;
+            let BytesFrame::Array(pair) = reply else { continue };
+            let old = pair.get(1).and_then(text).context("such a setting")?;
             before.push((setting.clone(), old));
             self.sides.iter().try_for_each(|side| side.on_all(&["CONFIG", "SET", setting, value]))?;
         }
@@ -166,18 +166,15 @@ impl Run<'_> {
         }
         let mut lines = self.dialogue.lines.iter().peekable();
         while let Some(line) = lines.next() {
-            if let Some(show) = &mut self.show {
-                show.push_str(&format!("{:>4} {}\n", line.number, line.text));
-            }
             // What one connection sends in lines that follow each other arrives at once.
             let mut together = vec![line];
-            while matches!(line.action, Action::Send(..) | Action::SendRaw(..))
-                && lines.peek().is_some_and(|next| {
-                    matches!(next.action, Action::Send(..) | Action::SendRaw(..))
-                        && next.action.connection() == line.action.connection()
-                })
-            {
-                together.extend(lines.next());
+            while let Some(next) = lines.next_if(|next| next.action.joins(&line.action)) {
+                together.push(next);
+            }
+            if let Some(show) = &mut self.show {
+                together
+                    .iter()
+                    .for_each(|line| show.push_str(&format!("{:>4} {}\n", line.number, line.text)));
             }
             if !self.act(peers, &together)? {
                 return Ok(());

@@ -20,6 +20,20 @@ const TURN: Duration = Duration::from_millis(50);
 /// # Errors
 /// The nodes do not agree on who is who, or one refuses.
 pub fn to_and_fro(cluster: &Cluster, slots: &[u16], pair: [usize; 2], lasts: Duration) -> Result<usize> {
+    to_and_fro_resting(cluster, slots, pair, lasts, TURN)
+}
+
+/// As [`to_and_fro`], with a rest after each direction.
+///
+/// # Errors
+/// As [`to_and_fro`].
+pub fn to_and_fro_resting(
+    cluster: &Cluster,
+    slots: &[u16],
+    pair: [usize; 2],
+    lasts: Duration,
+    rest: Duration,
+) -> Result<usize> {
     cluster.wait_until_agreed()?;
     let (moving, began, mut keys) = (SlotMove { cluster, pause: PAUSE }, Instant::now(), 0);
     while began.elapsed() < lasts {
@@ -27,7 +41,7 @@ pub fn to_and_fro(cluster: &Cluster, slots: &[u16], pair: [usize; 2], lasts: Dur
             for &slot in slots {
                 keys += moving.run(slot, from, to)?;
             }
-            sleep(TURN);
+            sleep(rest);
         }
     }
     Ok(keys)
