@@ -46,6 +46,12 @@ pub fn wrong_arity(name: &str) -> Vec<u8> {
     format!("ERR wrong number of arguments for '{name}' command").into_bytes()
 }
 
+/// A text with a word of the client's in it, as C prints it.
+#[must_use]
+pub fn quoting(before: &str, word: &[u8], after: &str) -> Vec<u8> {
+    one_line([before.as_bytes(), c_string(word, usize::MAX), after.as_bytes()].concat())
+}
+
 /// What C prints of `bytes`: up to the first zero, `most` bytes at most.
 fn c_string(bytes: &[u8], most: usize) -> &[u8] {
     let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());

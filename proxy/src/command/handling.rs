@@ -67,6 +67,18 @@ words! {
         ClientInfo = "client-info";
         /// CLIENT LIST.
         ClientList = "client-list";
+        /// CLIENT KILL.
+        ClientKill = "client-kill";
+        /// CLIENT PAUSE.
+        ClientPause = "client-pause";
+        /// CLIENT UNPAUSE.
+        ClientUnpause = "client-unpause";
+        /// CLIENT REPLY.
+        ClientReply = "client-reply";
+        /// CLIENT NO-EVICT.
+        ClientNoEvict = "client-no-evict";
+        /// CLIENT NO-TOUCH, where the nodes have it (7.2).
+        ClientNoTouch = "client-no-touch";
         /// CLIENT UNBLOCK.
         ClientUnblock = "client-unblock";
         /// CLIENT CACHING.
@@ -109,8 +121,6 @@ words! {
         Monitor = "monitor";
         /// What is about a running script, and its debugger.
         Scripts = "scripts";
-        /// What acts on other clients, or on how this one is answered.
-        Client = "client";
         /// What all nodes say, merged.
         Server = "server";
     }

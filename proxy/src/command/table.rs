@@ -161,7 +161,7 @@ impl Learned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Flags, KeySpec, Later, Local};
+    use crate::command::{Flags, KeySpec, Local};
 
     fn names<'t>(table: &'t Table, args: &[&str]) -> Result<&'t str, &'static str> {
         match table.resolve(args) {
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(handling("m.read"), Some(Handling::Any));
         assert_eq!(handling("m.write"), Some(Handling::Unroutable));
         assert_eq!(handling("client|setinfo"), Some(Handling::Local(Local::ClientSetInfo)));
-        assert_eq!(handling("client|no-touch"), Some(Handling::Later(Later::Client)));
+        assert_eq!(handling("client|no-touch"), Some(Handling::Local(Local::ClientNoTouch)));
         assert_eq!(handling("cluster|migration"), Some(Handling::Local(Local::ClusterDisabled)));
         assert_eq!(handling("commandlog|get"), Some(Handling::Unroutable));
         assert_eq!(handling("commandlog|help"), Some(Handling::Any));

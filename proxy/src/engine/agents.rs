@@ -24,6 +24,7 @@ impl Engine {
         }
         let shared = Lane::shared(client.protocol());
         agent.lane = std::mem::replace(&mut client.lane, shared);
+        agent.standing().acts_for = Some(client.id);
         let lane = agent.lane;
         let key = self.add_client(agent);
         if lane.is_leased() {
@@ -47,6 +48,21 @@ impl Engine {
             }
             self.lanes[lane.index()].holder = Some(owner);
         }
+    }
+
+    /// The owner speaks another protocol since the last step, and so do the replies of the next; but where keys are
+    /// watched the agent stays, to be told if one was touched.
+    pub(super) fn speak_as(&mut self, agent: ClientKey, owner: ClientKey) {
+        let resp3 = self.clients.get(owner).is_some_and(|client| client.flags.has(ClientFlags::RESP3));
+        let Some(client) = self.clients.get_mut(agent) else { return };
+        if client.lane.is_leased() {
+            return;
+        }
+        client.flags.clear(ClientFlags::RESP3);
+        if resp3 {
+            client.flags.set(ClientFlags::RESP3);
+        }
+        self.change_lane(agent);
     }
 
     /// Sends an agent's requests; [`Engine::agent_told`] is called when all are answered.

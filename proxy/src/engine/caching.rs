@@ -53,8 +53,6 @@ impl Engine {
         request: &[u8],
         args: &[Arg],
     ) -> Flow {
-        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        client.last_command = command.name;
         self.counters.requests += 1;
         self.dispatch_other(key, cluster, command, request, args)
     }
@@ -88,12 +86,7 @@ impl Engine {
                     traits = traits.with_keys(keys());
                 }
                 let flow = self.send(key, slot, traits, &[said.request(), request].concat());
-                if flow == Flow::Done
-                    && let Some(client) = self.clients.get_mut(key)
-                {
-                    client.last_command = command.name;
-                    self.counters.requests += 1;
-                }
+                self.counters.requests += 1;
                 flow
             }
             (_, Handling::Fan(_)) => {

@@ -34,10 +34,8 @@ impl Engine {
             Resolved::UnknownCommand if words.is(0, "post") || words.is(0, "host:") => {
                 return self.close_attacker(key);
             }
-            Resolved::UnknownCommand => return self.turn_away(key, &errors::unknown_command(&words)),
-            Resolved::UnknownSubcommand(_) => {
-                return self.turn_away(key, &errors::unknown_subcommand(&words));
-            }
+            Resolved::UnknownCommand => return self.unknown(key, &errors::unknown_command(&words)),
+            Resolved::UnknownSubcommand(_) => return self.unknown(key, &errors::unknown_subcommand(&words)),
         };
         let Some(mut client) = self.clients.get_mut(key) else { return Flow::Close };
         if !command.arity_ok(args.len()) {
@@ -232,9 +230,21 @@ impl Engine {
         Flow::Close
     }
 
+    /// Answers what nobody knows. CLIENT LIST tells of it as of no command.
+    #[cold]
+    fn unknown(&mut self, key: ClientKey, text: &[u8]) -> Flow {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.last_command = "NULL";
+        }
+        self.turn_away(key, text)
+    }
+
     /// Answers a command that may not run. An EXEC that is refused ends its transaction, and says so.
     #[cold]
     pub(super) fn reject(&mut self, key: ClientKey, command: &Command, text: &[u8]) -> Flow {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.last_command = command.name;
+        }
         if command.handling != Handling::Transaction(Transaction::Exec) {
             return self.turn_away(key, text);
         }

@@ -91,7 +91,9 @@ impl Engine {
         if let Some(client) = self.clients.get_mut(client_key)
             && let Some(work) = client.work.as_deref_mut()
         {
-            work.out.extend_from_slice(&bytes[..known]);
+            if !work.queue.oldest_is_silent() {
+                work.out.extend_from_slice(&bytes[..known]);
+            }
             untold = work.untold();
             if client.flags.set(ClientFlags::DIRTY) {
                 self.dirty_clients.push(client_key);

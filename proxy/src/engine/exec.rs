@@ -10,7 +10,7 @@ use super::Engine;
 use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::command::{Handling, Local, Resolved};
-use crate::plan::{Plan, Step, with_queued};
+use crate::plan::{Plan, RequestArgs, Step, with_queued};
 use crate::session::{ClientFlags, Exec, Task, Transaction};
 use crate::topology::Cluster;
 
@@ -72,6 +72,7 @@ impl Engine {
                         Some(reply) => exec.replies[at] = Some(reply),
                         None => requests = request,
                     }
+                    self.speak_as(agent, exec.owner);
                 }
             }
         }
@@ -117,10 +118,16 @@ impl Engine {
         match failure {
             None => {
                 encode::array_header(&mut reply, exec.replies.len());
-                for item in &exec.replies {
+                let closes =
+                    self.clients.get(exec.owner).is_some_and(|owner| owner.flags.has(ClientFlags::CLOSING));
+                for (item, range) in exec.replies.iter().zip(&exec.transaction.ranges) {
                     match item {
                         Some(item) => reply.extend_from_slice(item),
                         None => encode::null(&mut reply, protocol),
+                    }
+                    let kills = |args: &RequestArgs<'_>| args.is(0, "client") && args.is(1, "kill");
+                    if closes && with_queued(&exec.transaction.requests[range.clone()], kills) == Some(true) {
+                        break; // it has killed itself: that was the last it is told
                     }
                 }
             }
@@ -153,14 +160,13 @@ impl Engine {
         self.settle(exec.owner, exec.seq, &reply);
     }
 
-    /// What Portico answers itself, from what it knows of the client. None: it is no such command.
+    /// What Portico answers itself, from what it knows of one client. None: it is no such command.
     fn answer_own(&mut self, owner: ClientKey, request: &[u8]) -> Option<Vec<u8>> {
         let cluster = std::sync::Arc::clone(&self.cluster);
         with_queued(request, |args| {
             let Resolved::Command(command) = cluster.table.resolve(args) else { return None };
             let Handling::Local(what) = command.handling else { return None };
-            if matches!(what, Local::ClientList | Local::ClientUnblock | Local::ConfigGet | Local::ConfigSet)
-            {
+            if matches!(what, Local::ConfigGet | Local::ConfigSet) {
                 return None;
             }
             let mut made = Vec::new();

@@ -254,7 +254,7 @@ impl Engine {
                 let told = if self.is_unchanged(cursor, &fan) { 0 } else { cursor.encode() };
                 super::scan::tell(told, &keys, &mut made);
             }
-            FanKind::Workers => self.tell_gathered(&fan, &mut made),
+            FanKind::Workers(told) => Self::tell_gathered(told, &fan, &mut made),
             FanKind::Merge(rule) => merge(rule, fan.name, &fan.parts, fan.protocol, &mut made),
             _ => merge(Merge::First, fan.name, &fan.parts, fan.protocol, &mut made),
         }

@@ -1,24 +1,29 @@
 //! What one worker asks all of them on behalf of a client, and how their answers become one.
 
+use std::fmt::Write as _;
+
 use portico_resp::encode;
 
 use super::send::{Flow, Traits};
 use super::{Effect, Engine, Gather, Question};
 use crate::backend::{ClientKey, InFlight, RequestFlags};
-use crate::command::Command;
-use crate::local::client_line;
-use crate::plan::Part;
-use crate::session::{Fan, FanKind};
+use crate::command::{Args, Command};
+use crate::local::{ClientFilter, client_line, kill_filter};
+use crate::plan::{Part, RequestArgs};
+use crate::session::{Client, ClientFlags, Fan, FanKind, Told};
+use crate::topology::Cluster;
 
 impl Engine {
     /// Asks every worker.
     pub(super) fn fan_workers(&mut self, key: ClientKey, command: &Command, question: Question) -> Flow {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
         let protocol = client.protocol();
-        let mut fan = self.new_fan(command.name, FanKind::Workers, protocol, RequestFlags::READONLY);
+        let kind = FanKind::Workers(question.told());
+        let mut fan = self.new_fan(command.name, kind, protocol, RequestFlags::READONLY);
         fan.parts.parts.resize(self.shared.workers, Part::default());
         fan.remaining = self.shared.workers;
         let Some(seq) = self.begin_fan(key, fan, Traits::question()) else { return Flow::Close };
+        self.shared.ask_all();
         let gather = Gather { worker: self.worker, client: key, seq, question: question.into() };
         self.effects.push(Effect::Gather(gather));
         Flow::Done
@@ -27,13 +32,11 @@ impl Engine {
     /// A worker asks. The answer may come later.
     pub fn asked(&mut self, gather: &Gather) {
         let answer = match &*gather.question {
-            Question::List(filter) => {
-                let mut lines = String::new();
-                let seconds = self.seconds();
-                for (_, client) in self.clients().filter(|(_, client)| filter.admits(client)) {
-                    client_line(client, self.now, seconds, &mut lines);
-                }
-                lines.into_bytes()
+            Question::List(filter) => self.list_clients(filter),
+            Question::Kill { filter, me, .. } => self.kill_clients(filter, *me).to_string().into_bytes(),
+            Question::Pause => {
+                self.look_at_pause();
+                Vec::new()
             }
             &Question::Hearer(id) => self.find_hearer(id),
             &Question::Unblock(id, how) => u8::from(self.unblock_client(id, how)).to_string().into_bytes(),
@@ -44,6 +47,65 @@ impl Engine {
             seq: gather.seq,
             answer,
         });
+        self.shared.answered();
+    }
+
+    /// The lines of CLIENT LIST, each with the number before it by which it is placed among the others'.
+    fn list_clients(&self, filter: &ClientFilter) -> Vec<u8> {
+        let mut lines = String::new();
+        let times = (self.now, self.seconds());
+        for (_, client) in self.clients().filter(|(_, client)| filter.admits(client, self.now)) {
+            let mut line = |place: u64| {
+                // Writing to a string cannot fail.
+                let _ = write!(lines, "{place} ");
+                client_line(client, times, &self.cluster.version, &mut lines);
+            };
+            match &filter.ids {
+                // As they were asked for, be it twice.
+                Some(ids) => {
+                    let asked = ids.iter().zip(0..).filter(|(id, _)| **id == client.id.cast_signed());
+                    asked.for_each(|(_, place)| line(place));
+                }
+                None => line(client.id),
+            }
+        }
+        lines.into_bytes()
+    }
+
+    /// CLIENT KILL, asked of this worker. `me`, who asks, is closed after the reply. Returns how many.
+    fn kill_clients(&mut self, filter: &ClientFilter, me: u64) -> usize {
+        let of =
+            |(key, client): (ClientKey, &Client)| filter.admits(client, self.now).then_some((key, client.id));
+        let found: Vec<(ClientKey, u64)> = self.clients().filter_map(of).collect();
+        for &(key, id) in &found {
+            if id != me {
+                self.close_client(key);
+            } else if let Some(client) = self.clients.get_mut(key) {
+                client.flags.set(ClientFlags::CLOSING);
+            }
+        }
+        found.len()
+    }
+
+    /// CLIENT KILL. The client waits for the answer: what it has sent behind does not run if it kills itself.
+    pub(super) fn kill(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        words: &RequestArgs<'_>,
+    ) -> Flow {
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let acts_for = client.standing.as_deref().and_then(|standing| standing.acts_for);
+        let me = acts_for.unwrap_or(client.id);
+        let filter = match kill_filter(words, me, &cluster.version) {
+            Ok(filter) => filter,
+            Err(error) => return self.refuse(key, &error),
+        };
+        match self.fan_workers(key, command, Question::Kill { filter, me, old_form: words.count() == 3 }) {
+            Flow::Done if acts_for.is_none() => Flow::Block,
+            flow => flow,
+        }
     }
 
     /// A worker's part of what [`Engine::fan_workers`] asked.
@@ -56,12 +118,38 @@ impl Engine {
     }
 
     /// The one reply to what all workers were asked.
-    pub(super) fn tell_gathered(&self, fan: &Fan, out: &mut Vec<u8>) {
-        if fan.name == "client|list" {
-            let text: Vec<u8> = fan.parts.iter().flatten().copied().collect();
-            return encode::verbatim_txt(out, &text, fan.protocol);
-        }
+    pub(super) fn tell_gathered(told: Told, fan: &Fan, out: &mut Vec<u8>) {
         let count = |part| std::str::from_utf8(part).ok()?.parse::<i64>().ok();
-        encode::integer(out, fan.parts.iter().filter_map(count).sum());
+        let count = || fan.parts.iter().filter_map(count).sum();
+        match told {
+            Told::Lines => encode::verbatim_txt(out, &in_order(fan), fan.protocol),
+            Told::Count => encode::integer(out, count()),
+            Told::Found if count() == 0 => encode::error(out, "ERR No such client"),
+            Told::Found | Told::Done => encode::simple(out, "OK"),
+        }
     }
+}
+
+impl Question {
+    fn told(&self) -> Told {
+        match self {
+            Self::List(_) => Told::Lines,
+            Self::Kill { old_form: true, .. } => Told::Found,
+            Self::Kill { .. } | Self::Unblock(..) => Told::Count,
+            Self::Pause | Self::Hearer(_) => Told::Done,
+        }
+    }
+}
+
+/// All workers' lines, in the order of the numbers before them and without those.
+fn in_order(fan: &Fan) -> Vec<u8> {
+    let lines = fan.parts.iter().flat_map(|part| part.split_inclusive(|&byte| byte == b'\n'));
+    let mut lines: Vec<(u64, &[u8])> = lines
+        .filter_map(|line| {
+            let (place, line) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+            Some((place.parse().ok()?, line.as_bytes()))
+        })
+        .collect();
+    lines.sort_by_key(|(place, _)| *place);
+    lines.into_iter().flat_map(|(_, line)| line).copied().collect()
 }

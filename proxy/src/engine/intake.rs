@@ -5,6 +5,7 @@ use std::sync::Arc;
 use portico_resp::{Limits, RequestScanner, Scan, encode};
 
 use super::Engine;
+use super::quiet::QUIET;
 use super::send::Flow;
 use crate::backend::ClientKey;
 use crate::session::{ClientFlags, Stall, Work};
@@ -32,16 +33,16 @@ impl Engine {
             }
             work.input.extend_from_slice(bytes);
             if client.flags.has(ClientFlags::STALLED) {
-                return client.flags.has(ClientFlags::BLOCKED) && self.has_room(key);
+                return client.is_read_on() && self.has_room(key);
             }
             self.serve_kept(key);
         }
-        self.clients.get(key).is_some_and(|client| {
-            !client.flags.has(ClientFlags::STALLED) || client.flags.has(ClientFlags::BLOCKED)
-        })
+        self.clients
+            .get(key)
+            .is_some_and(|client| !client.flags.has(ClientFlags::STALLED) || client.is_read_on())
     }
 
-    /// Whether a blocked client may send more; it is closed at the limit, as Redis closes it.
+    /// Whether a client that waits may send more; it is closed at the limit, as Redis closes it.
     #[cold]
     fn has_room(&mut self, key: ClientKey) -> bool {
         let kept = self
@@ -205,6 +206,12 @@ impl Engine {
             client.stall = Some((stall, now));
         }
         client.flags.set(ClientFlags::STALLED);
+        if stall == Stall::Paused {
+            if !same {
+                self.wait_for_pause(key);
+            }
+            return; // woken by its end, no sooner
+        }
         if client.flags.set(ClientFlags::LISTED) {
             self.stalled.push(key);
         }
@@ -222,9 +229,13 @@ impl Engine {
         self.counters.errors += 1;
     }
 
-    /// Answers a client with a reply that Portico made, in its place in the order.
+    /// Answers a client with a reply that Portico made, in its place in the order, if it wants to be answered.
     pub(super) fn reply_now(&mut self, key: ClientKey, reply: &[u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.flags.any(QUIET) {
+            client.flags.clear(ClientFlags::REPLY_SKIP); // this was the one
+            return;
+        }
         let pool = &mut self.pool;
         let work: &mut Work = client.work.get_or_insert_with(|| pool.works.pop().unwrap_or_default());
         work.queue.push_answered(reply, &mut work.out);

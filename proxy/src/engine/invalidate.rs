@@ -95,16 +95,19 @@ impl Engine {
 
     /// Tells a client something between two replies.
     fn interject(&mut self, key: ClientKey, push: &[u8]) {
+        self.tell_pushed(key, |work, waits| match waits {
+            // Nothing of what it waits for is a value of a key.
+            true => work.out.extend_from_slice(push),
+            false => work.queue.interject(push, &mut work.out),
+        });
+    }
+
+    fn tell_pushed(&mut self, key: ClientKey, tell: impl FnOnce(&mut Work, bool)) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let waits = client.is_waiting();
         let pool = &mut self.pool;
         let work: &mut Work = client.work.get_or_insert_with(|| pool.works.pop().unwrap_or_default());
-        if waits {
-            // Nothing of what it waits for is a value of a key.
-            work.out.extend_from_slice(push);
-        } else {
-            work.queue.interject(push, &mut work.out);
-        }
+        tell(work, waits);
         let held = work.reply_bytes();
         self.mark_client(key);
         if held as u64 > self.config.client_output_buffer_limit {
@@ -153,7 +156,8 @@ impl Engine {
         encode::null(&mut null, protocol);
         self.invalidate(key, &null);
         if behind && direct && protocol == Protocol::Resp3 {
-            self.reply_now(key, &[INVALIDATE, &null].concat());
+            let push = [INVALIDATE, &null].concat();
+            self.tell_pushed(key, |work, _| work.queue.push_answered(&push, &mut work.out));
         } else if behind && !direct {
             self.flushing.insert((self.now + LATER, key));
             self.again(key);

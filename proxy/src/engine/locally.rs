@@ -9,7 +9,7 @@ use crate::backend::ClientKey;
 use crate::command::{Command, Local};
 use crate::local::{self, Context};
 use crate::plan::{Merge, RequestArgs};
-use crate::session::{FanKind, Stall};
+use crate::session::{ClientFlags, FanKind, Stall};
 use crate::topology::Cluster;
 
 impl Engine {
@@ -25,11 +25,16 @@ impl Engine {
     ) -> Flow {
         match what {
             Local::ClientList => {
-                return match local::client_filter(words) {
+                return match local::list_filter(words) {
                     Ok(filter) => self.fan_workers(key, command, Question::List(filter)),
-                    Err(error) => self.refuse(key, error.as_bytes()),
+                    Err(error) => self.refuse(key, &error),
                 };
             }
+            Local::ClientKill => return self.kill(key, cluster, command, words),
+            Local::ClientPause | Local::ClientUnpause => {
+                return self.change_pause(key, cluster, command, words);
+            }
+            Local::ClientReply => return self.reply_mode(key, words),
             Local::ClientUnblock => {
                 return match local::unblock(words) {
                     Ok((id, how)) => self.fan_workers(key, command, Question::Unblock(id, how)),
@@ -82,7 +87,8 @@ impl Engine {
         Flow::Done
     }
 
-    /// The reply to a command that Portico answers from what it knows. None: the client is gone.
+    /// The reply to a command that Portico answers from what it knows of one client. None: it is no such command, or
+    /// the client is gone.
     pub(super) fn answer_local(
         &mut self,
         key: ClientKey,
@@ -122,7 +128,14 @@ impl Engine {
             Local::ClusterDisabled => local::cluster_disabled(context),
             Local::ConfigGet => local::config_get(context, words),
             Local::ConfigSet => local::config_set(context, words),
-            Local::ClientList | Local::ClientUnblock => {}
+            Local::ClientNoEvict => local::set_flag(context, words, ClientFlags::NO_EVICT),
+            Local::ClientNoTouch => local::set_flag(context, words, ClientFlags::NO_TOUCH),
+            Local::ClientList
+            | Local::ClientKill
+            | Local::ClientPause
+            | Local::ClientUnpause
+            | Local::ClientReply
+            | Local::ClientUnblock => return None,
         }
         if matches!(what, Local::Hello | Local::Reset) {
             self.change_lane(key);

@@ -19,6 +19,8 @@ mod link;
 mod links;
 mod locally;
 mod look;
+mod pause;
+mod quiet;
 mod receive;
 mod retry;
 mod scan;
@@ -44,7 +46,7 @@ use crate::backend::{ClientKey, Credentials, Fence, Lane, LinkKey};
 use crate::config::Config;
 use crate::plan::Split;
 use crate::session::{About, Client, ClientFlags, Fan, Unblock, Work};
-use crate::stats::{Counters, Shared};
+use crate::stats::{Counters, Pause, Shared};
 use crate::topology::Cluster;
 
 pub use link::{Link, LinkState};
@@ -118,6 +120,17 @@ pub enum Note {
 pub enum Question {
     /// CLIENT LIST: the lines of those that a filter admits.
     List(crate::local::ClientFilter),
+    /// CLIENT KILL: those that a filter admits are closed.
+    Kill {
+        /// Which.
+        filter: crate::local::ClientFilter,
+        /// Who asks; closed only after the reply.
+        me: u64,
+        /// By its address alone: answered with OK or an error, not with a number.
+        old_form: bool,
+    },
+    /// CLIENT PAUSE and UNPAUSE: what all workers share has changed.
+    Pause,
     /// CLIENT UNBLOCK: of the client with this number.
     Unblock(u64, Unblock),
     /// CLIENT TRACKING REDIRECT: whose client it is. It stays there.
@@ -169,6 +182,10 @@ pub struct Engine {
     spare_lanes: Vec<Lane>,
     /// Clients with one of these are looked at before a request is sent.
     look: ClientFlags,
+    /// CLIENT PAUSE, while it lasts.
+    pause: Option<Pause>,
+    /// Clients whose next request waits for its end.
+    paused: Vec<ClientKey>,
     /// Something may be outstanding on a connection to a node.
     watchful: bool,
     /// A slot is being moved: look before sending.
@@ -250,6 +267,8 @@ impl Engine {
             lanes: Vec::new(),
             spare_lanes: Vec::new(),
             look: ClientFlags::LOOKED_AT,
+            pause: None,
+            paused: Vec::new(),
             watchful: false,
             guarded: false,
             opened: HashMap::new(),
@@ -285,6 +304,7 @@ impl Engine {
         };
         engine.found_lanes();
         engine.adopt(cluster);
+        engine.look_at_pause();
         engine
     }
 
@@ -320,7 +340,13 @@ impl Engine {
 
     /// Gives a client away, if it is between two requests and nothing is known of it but what it is.
     pub fn release(&mut self, key: ClientKey) -> Option<Client> {
-        const LASTING: ClientFlags = ClientFlags::AUTHENTICATED.with(ClientFlags::RESP3);
+        const LASTING: ClientFlags = ClientFlags::AUTHENTICATED
+            .with(ClientFlags::RESP3)
+            .with(ClientFlags::NO_EVICT)
+            .with(ClientFlags::NO_TOUCH);
+        if self.shared.is_asking() {
+            return None; // it would be missed, or told of twice
+        }
         let client = self.clients.get(key)?;
         let free = client.work.is_none()
             && client.in_flight == 0

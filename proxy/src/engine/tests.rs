@@ -311,3 +311,93 @@ fn a_client_is_given_away_between_two_requests_only() {
     let key = world.engine.add_client(given);
     assert_eq!(&*world.engine.client_mut(key).expect("it is there").about.name, "mine");
 }
+
+/// Two workers, of which the first is asked: everybody answers, whoever the clients are with.
+struct Workers {
+    engines: [Engine; 2],
+}
+
+impl Workers {
+    fn new() -> Self {
+        let now = Instant::now();
+        let shared = Arc::new(Shared::new(2, 6379, now));
+        let engine = |worker| {
+            Engine::new(Arc::new(Config::default()), Arc::clone(&shared), worker, cluster(BORDER), now)
+        };
+        Self { engines: [engine(0), engine(1)] }
+    }
+
+    fn client(&mut self, worker: usize) -> ClientKey {
+        let engine = &mut self.engines[worker];
+        let client = engine.new_client(About::new(None, None, engine.now));
+        engine.add_client(client)
+    }
+
+    /// What is told at once and after all workers have answered; which clients were closed.
+    fn send(&mut self, worker: usize, client: ClientKey, line: &str) -> (String, usize) {
+        self.engines[worker].client_input(client, format!("{line}\r\n").as_bytes());
+        let mut closed = 0;
+        for _ in 0..5 {
+            for at in 0..2 {
+                self.engines[at].end_turn();
+                for effect in self.engines[at].take_effects() {
+                    match effect {
+                        Effect::Gather(gather) => self.engines.iter_mut().for_each(|e| e.asked(&gather)),
+                        Effect::Gathered { to, client, seq, answer } => {
+                            self.engines[to].gathered(client, seq, at, &answer);
+                        }
+                        Effect::CloseClient(_) => closed += 1,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        let engine = &mut self.engines[worker];
+        let told = |client: &crate::session::Client| {
+            client.work.as_deref().map_or(Vec::new(), |work| work.out[work.told..].to_vec())
+        };
+        let told = engine.client_mut(client).map_or(Vec::new(), |client| told(client));
+        engine.client_told(client, told.len());
+        closed += engine.take_effects().iter().filter(|e| matches!(e, Effect::CloseClient(_))).count();
+        (String::from_utf8_lossy(&told).into_owned(), closed)
+    }
+}
+
+#[test]
+fn clients_of_all_workers_are_listed_killed_and_paused() {
+    let mut workers = Workers::new();
+    let clients: Vec<_> = (0..6).map(|at| (at % 2, workers.client(at % 2))).collect();
+    let (worker, first) = clients[1];
+    let ids = |list: &str| -> Vec<String> {
+        let lines = list.lines().filter_map(|line| line.strip_prefix("id="));
+        lines.filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect()
+    };
+    let (list, _) = workers.send(worker, first, "CLIENT LIST");
+    assert_eq!(ids(&list), ["1", "2", "3", "4", "5", "6"]);
+    let (list, _) = workers.send(worker, first, "CLIENT LIST ID 5 2 9 5");
+    assert_eq!(ids(&list), ["5", "2", "5"]);
+
+    assert_eq!(workers.send(worker, first, "CLIENT KILL ID 5"), (":1\r\n".into(), 1));
+    assert_eq!(workers.send(worker, first, "CLIENT KILL ID 5"), (":0\r\n".into(), 0));
+    assert_eq!(workers.send(worker, first, "CLIENT PAUSE 1000000 ALL"), ("+OK\r\n".into(), 0));
+    for &(worker, client) in &clients[2..4] {
+        assert_eq!(workers.send(worker, client, "PING"), (String::new(), 0), "it waits");
+    }
+    workers.engines[0].shared.unpause();
+    workers.engines.iter_mut().for_each(Engine::look_at_pause);
+    let told = workers.send(clients[2].0, clients[2].1, "ECHO x");
+    assert_eq!(told, ("+PONG\r\n$1\r\nx\r\n".into(), 0));
+    let told = workers.send(worker, first, "CLIENT KILL TYPE normal SKIPME no");
+    assert_eq!(told, (":5\r\n".into(), 5));
+    assert_eq!(workers.engines.iter().map(Engine::client_count).sum::<usize>(), 0);
+}
+
+#[test]
+fn clients_stay_while_all_workers_are_asked() {
+    let mut workers = Workers::new();
+    let (asks, idle) = (workers.client(0), workers.client(1));
+    workers.engines[0].client_input(asks, b"CLIENT LIST\r\n");
+    assert!(workers.engines[1].release(idle).is_none(), "it would be missed");
+    workers.send(0, asks, "PING");
+    assert!(workers.engines[1].release(idle).is_some());
+}

@@ -31,8 +31,6 @@ pub(super) struct Enabling {
     /// Workers that have not said yet whether the client that is to be told is theirs.
     unheard: usize,
     hearer: Option<Hearer>,
-    /// They were asked twice: it may have been on its way from one to another.
-    again: bool,
     /// Connections are waited for until then.
     deadline: Instant,
 }
@@ -48,12 +46,14 @@ impl Engine {
         let (redirect, own) = (request.redirect, client.id);
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         let deadline = self.after(self.config.failover_timeout);
-        let mut enabling = Enabling { seq, request, unheard: 0, hearer: None, again: false, deadline };
+        let mut enabling = Enabling { seq, request, unheard: 0, hearer: None, deadline };
         match redirect.map(u64::try_from) {
             Some(Ok(id)) if id != own && id > 0 => {
                 enabling.unheard = self.shared.workers;
                 self.enabling.insert(key, enabling);
-                self.ask_for_hearer(key, seq, id);
+                let question = Question::Hearer(id).into();
+                self.shared.ask_all();
+                self.effects.push(Effect::Gather(Gather { worker: self.worker, client: key, seq, question }));
             }
             redirect => {
                 let own = redirect == Some(Ok(own));
@@ -63,11 +63,6 @@ impl Engine {
             }
         }
         if self.enabling.contains_key(&key) { Flow::Block } else { Flow::Done }
-    }
-
-    fn ask_for_hearer(&mut self, key: ClientKey, seq: u32, id: u64) {
-        let question = Question::Hearer(id).into();
-        self.effects.push(Effect::Gather(Gather { worker: self.worker, client: key, seq, question }));
     }
 
     /// Another client wants what it is told of keys told to the one with this number. Empty if it is not here.
@@ -82,7 +77,6 @@ impl Engine {
 
     /// A worker's answer to [`Question::Hearer`].
     pub(super) fn heard_of(&mut self, key: ClientKey, seq: u32, worker: usize, answer: &[u8]) {
-        let workers = self.shared.workers;
         let Some(enabling) = self.enabling.get_mut(&key).filter(|enabling| enabling.seq == seq) else {
             return;
         };
@@ -93,11 +87,6 @@ impl Engine {
         enabling.unheard -= 1;
         if enabling.unheard > 0 {
             return;
-        }
-        if enabling.hearer.is_none() && !std::mem::replace(&mut enabling.again, true) {
-            let id = enabling.request.redirect.and_then(|id| u64::try_from(id).ok());
-            enabling.unheard = workers;
-            return self.ask_for_hearer(key, seq, id.unwrap_or(0));
         }
         self.switch_tracking(key);
     }

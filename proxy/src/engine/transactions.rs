@@ -288,13 +288,22 @@ impl Engine {
         if !client.flags.has(ClientFlags::WATCHING) {
             return;
         }
-        for link in self.links_of(client.lane) {
+        let lane = client.lane;
+        self.unwatch_on(lane);
+        self.end_watch(key);
+    }
+
+    /// Nothing is watched on a leased lane's connections any more.
+    pub(super) fn unwatch_on(&mut self, lane: Lane) {
+        if !lane.is_leased() {
+            return; // its client has left the one that it watched on
+        }
+        for link in self.links_of(lane) {
             if let Some(link) = self.links.get_mut(link) {
                 link.pipe.push(UNWATCH, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
             }
             self.mark_link(link);
         }
-        self.end_watch(key);
     }
 
     /// EXEC has ended the watch where it ran.

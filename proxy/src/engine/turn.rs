@@ -45,6 +45,9 @@ impl Engine {
             self.next_housekeeping = self.now + HOUSEKEEPING;
             self.housekeeping();
         }
+        if self.pause.is_some_and(|pause| self.now >= pause.until) {
+            self.look_at_pause();
+        }
         if std::mem::take(&mut self.look_at_waiting) {
             self.move_waiting();
         }
@@ -66,6 +69,7 @@ impl Engine {
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
         let until = if self.watchful { until.min(self.next_check) } else { until };
         let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));
+        let until = self.pause.map_or(until, |pause| until.min(pause.until));
         until.saturating_duration_since(self.now)
     }
 
@@ -135,9 +139,12 @@ impl Engine {
             return;
         }
         client.flags.clear(ClientFlags::STALLED);
+        if client.flags.has(ClientFlags::CLOSING) {
+            return self.mark_client(key); // what came behind is of no interest
+        }
         self.serve_kept(key);
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.flags.has(ClientFlags::BLOCKED) {
+        if client.is_read_on() {
             return self.effects.push(Effect::ResumeClient(key));
         }
         if client.flags.has(ClientFlags::STALLED) {
@@ -276,7 +283,7 @@ impl Engine {
     pub fn client_ended(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref() else { return self.close_client(key) };
-        if client.is_waiting() {
+        if client.is_waiting() || client.is_paused() {
             return self.close_client(key); // nobody would hear what it waits for
         }
         if work.queue.is_empty() && work.out.is_empty() && !client.flags.has(ClientFlags::STALLED) {
@@ -293,6 +300,7 @@ impl Engine {
     /// Stops: what was received is answered, then each client is closed.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.look_at_pause();
         let keys: Vec<ClientKey> = self.clients.keys().collect();
         keys.into_iter().for_each(|key| self.stop_client(key));
     }

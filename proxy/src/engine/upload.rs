@@ -44,7 +44,8 @@ impl Engine {
         scanner: &mut RequestScanner,
     ) -> Option<Flow> {
         let known = RequestArgs::new(head, scanner.args());
-        if known.count() == 0 || !self.clients.get(key)?.flags.has(ClientFlags::AUTHENTICATED) {
+        let flags = self.clients.get(key)?.flags;
+        if known.count() == 0 || !flags.has(ClientFlags::AUTHENTICATED) || flags.any(self.look) {
             return None;
         }
         let announced = Announced { count: scanner.declared(), known };

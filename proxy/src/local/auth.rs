@@ -3,7 +3,7 @@
 use portico_resp::{Protocol, encode};
 
 use super::Context;
-use crate::command::Args;
+use crate::command::{Args, errors};
 use crate::plan::RequestArgs;
 use crate::session::ClientFlags;
 
@@ -70,13 +70,15 @@ pub fn hello(context: &mut Context<'_>, args: &RequestArgs<'_>) {
             at += 3;
         } else if args.is(at, "setname") && more >= 1 {
             match super::client::valid_name(args.word(at + 1)) {
+                // Before 7.2 it was set whatever follows.
+                Ok(valid) if !super::at_least(context.version, (7, 2)) => context.client.about.name = valid,
                 Ok(valid) => name = Some(valid),
                 Err(error) => return encode::error(context.out, error),
             }
             at += 2;
         } else {
-            let option = args.text(at);
-            return encode::error(context.out, format!("ERR Syntax error in HELLO option '{option}'"));
+            let error = errors::quoting("ERR Syntax error in HELLO option '", args.word(at), "'");
+            return encode::error(context.out, error);
         }
     }
     if let Some((user, password)) = credentials
@@ -86,9 +88,7 @@ pub fn hello(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     }
     if !context.client.flags.has(ClientFlags::AUTHENTICATED) {
         // 7.2 added a word.
-        let mut version = context.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        let newer = (version.next(), version.next()) >= (Some(7), Some(2));
-        let protocol = if newer { "<proto> " } else { "" };
+        let protocol = if super::at_least(context.version, (7, 2)) { "<proto> " } else { "" };
         return encode::error(
             context.out,
             format!(
@@ -135,7 +135,10 @@ fn describe(context: &mut Context<'_>) {
 /// RESET: the client is as when it connected.
 pub fn reset(context: &mut Context<'_>) {
     let client = &mut *context.client;
-    client.flags.clear(ClientFlags::RESP3);
+    client.flags.clear(ClientFlags::RESP3.with(ClientFlags::REPLY_OFF));
+    if super::at_least(context.version, (7, 2)) {
+        client.flags.clear(ClientFlags::NO_EVICT.with(ClientFlags::NO_TOUCH));
+    }
     if context.config.requirepass.is_some() {
         client.flags.clear(ClientFlags::AUTHENTICATED);
     }

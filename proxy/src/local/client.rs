@@ -1,58 +1,15 @@
-//! CLIENT ID, GETNAME, SETNAME, SETINFO, INFO and LIST.
+//! CLIENT SETNAME, GETNAME, SETINFO, INFO, the lines of LIST, NO-EVICT and NO-TOUCH; what UNBLOCK asks for.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use portico_resp::encode;
 
 use super::Context;
-use crate::command::Args;
+use crate::command::{Args, errors};
 use crate::plan::RequestArgs;
 use crate::session::{Client, ClientFlags, Unblock};
-
-/// Which clients CLIENT LIST tells of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientFilter {
-    /// All.
-    All,
-    /// None: of a type that Portico does not have.
-    Nobody,
-    /// Those with these numbers.
-    Ids(Vec<u64>),
-}
-
-impl ClientFilter {
-    /// Whether a client is one of them.
-    #[must_use]
-    pub fn admits(&self, client: &Client) -> bool {
-        match self {
-            Self::All => true,
-            Self::Nobody => false,
-            Self::Ids(ids) => ids.contains(&client.id),
-        }
-    }
-}
-
-/// CLIENT LIST [TYPE normal|master|replica|pubsub] [ID id ...]
-///
-/// # Errors
-/// The error line that Redis would answer with.
-pub fn filter(args: &RequestArgs<'_>) -> Result<ClientFilter, String> {
-    match args.count() {
-        2 => Ok(ClientFilter::All),
-        4 if args.is(2, "type") => match args.text(3).to_ascii_lowercase().as_str() {
-            "normal" => Ok(ClientFilter::All),
-            "master" | "replica" | "slave" | "pubsub" => Ok(ClientFilter::Nobody),
-            _ => Err(format!("ERR Unknown client type '{}'", args.text(3))),
-        },
-        count if count > 3 && args.is(2, "id") => (3..count)
-            .map(|at| args.integer(at).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0))
-            .collect::<Option<Vec<u64>>>()
-            .map(ClientFilter::Ids)
-            .ok_or_else(|| "ERR Invalid client ID".to_owned()),
-        _ => Err("ERR syntax error".to_owned()),
-    }
-}
 
 /// CLIENT UNBLOCK client-id [TIMEOUT|ERROR]
 ///
@@ -99,7 +56,10 @@ pub fn set_info(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     let field = match attribute.as_str() {
         "lib-name" => &mut about.lib_name,
         "lib-ver" => &mut about.lib_version,
-        _ => return encode::error(context.out, format!("ERR Unrecognized option '{}'", args.text(2))),
+        _ => {
+            let error = errors::quoting("ERR Unrecognized option '", args.word(2), "'");
+            return encode::error(context.out, error);
+        }
     };
     match printable(args.word(3)) {
         Some(value) => {
@@ -125,43 +85,94 @@ pub fn name(context: &mut Context<'_>) {
 pub fn info(context: &mut Context<'_>) {
     let mut line = String::new();
     let seconds = context.now.saturating_duration_since(context.shared.started).as_secs() as u32;
-    client_line(context.client, context.now, seconds, &mut line);
+    client_line(context.client, (context.now, seconds), context.version, &mut line);
     encode::verbatim_txt(context.out, line.as_bytes(), context.client.protocol());
 }
 
-/// A client's line in CLIENT LIST, with the fields of 7.0 in their order. What Portico does not have is 0.
-pub fn client_line(client: &Client, now: Instant, seconds: u32, out: &mut String) {
+/// CLIENT NO-EVICT ON|OFF, or NO-TOUCH. That is kept and told by CLIENT LIST, no more: Portico has no
+/// `maxmemory-clients` that it would evict clients for, and a connection to a node is not this client's alone, so its
+/// reads touch keys like any other's.
+pub fn set_flag(context: &mut Context<'_>, args: &RequestArgs<'_>, flag: ClientFlags) {
+    let flags = &mut context.client.flags;
+    if args.is(2, "on") {
+        flags.set(flag);
+    } else if args.is(2, "off") {
+        flags.clear(flag);
+    } else {
+        return encode::error(context.out, "ERR syntax error");
+    }
+    encode::simple(context.out, "OK");
+}
+
+/// An address as CLIENT LIST tells it.
+pub(super) fn address(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "unix:0".to_owned(), |address| address.to_string())
+}
+
+/// What CLIENT LIST calls flags, in Redis' order.
+fn flags_of(client: &Client) -> String {
+    let is = |flag| client.flags.has(flag);
+    let broken = client.standing.as_deref().is_some_and(|standing| standing.watch_broken);
+    let flags: String = [
+        (is(ClientFlags::MONITOR), 'O'),
+        (is(ClientFlags::SUBSCRIBED), 'P'),
+        (is(ClientFlags::MULTI), 'x'),
+        (client.is_waiting() || client.is_paused(), 'b'),
+        (is(ClientFlags::TRACKING), 't'),
+        (client.tracking().is_some_and(|tracking| tracking.broken), 'R'),
+        (client.tracking().is_some_and(|tracking| tracking.mode.bcast), 'B'),
+        (broken, 'd'),
+        (is(ClientFlags::CLOSING), 'c'),
+        (client.about.peer.is_none(), 'U'),
+        (is(ClientFlags::NO_EVICT), 'e'),
+        (is(ClientFlags::NO_TOUCH), 'T'),
+    ]
+    .into_iter()
+    .filter_map(|(is, letter)| is.then_some(letter))
+    .collect();
+    if flags.is_empty() { "N".to_owned() } else { flags }
+}
+
+/// A client's line in CLIENT LIST, with the fields of the nodes' version in their order. What Portico does not have
+/// is 0. `seconds`: since the engine's process began.
+pub fn client_line(client: &Client, (now, seconds): (Instant, u32), version: &str, out: &mut String) {
     let about = &client.about;
     let age = now.saturating_duration_since(about.since).as_secs();
     let idle = u64::from(seconds.saturating_sub(client.heard)).min(age);
-    let address = |address: &Option<std::net::SocketAddr>| match address {
-        Some(address) => address.to_string(),
-        None => "unix:0".to_owned(),
-    };
     let (held, untold, input) = client
         .work
         .as_deref()
-        .map_or((0, 0, 0), |work| (work.queue.held_bytes(), work.untold(), work.input.len()));
-    let mut flags = client.tracking_letters();
-    match (client.flags.has(ClientFlags::CLOSING), about.peer) {
-        (true, _) => flags.push('c'),
-        (_, None) => flags.push('U'),
-        _ if flags.is_empty() => flags.push('N'),
-        _ => {}
-    }
+        .map_or((0, 0, 0), |work| (work.queue.early_bytes(), work.untold(), work.input.len()));
+    let standing = client.standing.as_deref();
+    let queued = standing.map(|standing| &standing.transaction);
+    let multi = match queued {
+        Some(queued) if client.flags.has(ClientFlags::MULTI) => queued.ranges.len() as i64,
+        _ if client.flags.has(ClientFlags::MULTI) => 0,
+        _ => -1,
+    };
+    let multi_mem = queued.map_or(0, |queued| queued.requests.len());
+    let watch = match standing.map_or(0, |standing| standing.watched.len()) {
+        _ if !super::at_least(version, (7, 4)) => String::new(),
+        watched => format!(" watch={watched}"),
+    };
     let resp = if client.flags.has(ClientFlags::RESP3) { 3 } else { 2 };
-    let total = held + untold + input + size_of::<Client>();
+    let total = held + untold + input + multi_mem + size_of::<Client>();
     // Writing to a string cannot fail.
-    let _ = writeln!(
+    let _ = write!(
         out,
-        "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 \
-         qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={untold} oll=0 omem={held} tot-mem={total} \
-         events=r cmd={} user=default redir={} resp={resp}",
+        "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={} db=0 sub=0 psub=0 ssub=0 \
+         multi={multi}{watch} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem={multi_mem} rbs=0 rbp=0 obl={untold} \
+         oll=0 omem={held} tot-mem={total} events=r cmd={} user=default redir={} resp={resp}",
         client.id,
-        address(&about.peer),
-        address(&about.local),
+        address(about.peer),
+        address(about.local),
         about.name,
+        flags_of(client),
         client.last_command,
         client.redirection(),
     );
+    if super::at_least(version, (7, 2)) {
+        let _ = write!(out, " lib-name={} lib-ver={}", about.lib_name, about.lib_version);
+    }
+    out.push('\n');
 }

@@ -2,9 +2,11 @@
 
 mod auth;
 mod client;
+mod client_filter;
 mod config;
 mod connection;
 mod info;
+mod pause;
 mod tracking;
 
 use std::sync::Arc;
@@ -16,12 +18,13 @@ use crate::stats::Shared;
 
 pub use auth::{auth, hello, reset};
 pub use client::{
-    ClientFilter, client_line, filter as client_filter, info as client_info, name as client_name, set_info,
-    set_name, unblock,
+    client_line, info as client_info, name as client_name, set_flag, set_info, set_name, unblock,
 };
+pub use client_filter::{ClientFilter, kill_filter, list_filter};
 pub use config::{config_get, config_set, names_own_setting};
 pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, select, swap_db};
 pub use info::info;
+pub use pause::pause;
 pub use tracking::{NO_SUCH_CLIENT, TrackingRequest, caching, redirection, tracking_info};
 
 /// What a cluster says of keys in several slots, and what a client can do about it.
@@ -41,4 +44,11 @@ pub struct Context<'a> {
     pub now: Instant,
     /// Where the reply goes.
     pub out: &'a mut Vec<u8>,
+}
+
+/// Whether nodes of this version have what came with `since`, major and minor.
+#[must_use]
+pub fn at_least(version: &str, since: (u32, u32)) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= since
 }

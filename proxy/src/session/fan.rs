@@ -26,7 +26,20 @@ pub enum FanKind {
     /// SCAN's last step: the keys that the last node told, held until the nodes' map is seen to be the walk's.
     ScanConfirm(ScanCursor, Vec<u8>),
     /// What every worker answered.
-    Workers,
+    Workers(Told),
+}
+
+/// How the answers of all workers are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// As one text, its lines in the order of the numbers before them.
+    Lines,
+    /// As the sum of their counts.
+    Count,
+    /// OK, or that there is no such client if nobody counted one.
+    Found,
+    /// OK.
+    Done,
 }
 
 /// A request that is split over nodes (or workers) and not answered yet.

@@ -13,7 +13,7 @@ mod upload;
 
 pub use attempt::{Attempt, Parked, Target};
 pub use block::{Block, Unblock};
-pub use fan::{Fan, FanKind};
+pub use fan::{Fan, FanKind, Told};
 pub use queue::{Pending, PendingFlags, ReplyQueue};
 pub use standing::Standing;
 pub use state::{About, Client, ClientFlags, Stall, Work};

@@ -22,6 +22,8 @@ impl PendingFlags {
     const ANSWERED: Self = Self(1 << 3);
     /// Its reply is being passed on piece by piece.
     pub const STREAMING: Self = Self(1 << 4);
+    /// Its reply is not wanted: CLIENT REPLY OFF or SKIP.
+    pub const SILENT: Self = Self(1 << 6);
 
     /// Both sets of flags.
     #[must_use]
@@ -40,6 +42,12 @@ impl PendingFlags {
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether any flag of `other` is set.
+    #[inline]
+    const fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
@@ -129,8 +137,8 @@ impl ReplyQueue {
     pub fn complete(&mut self, seq: u32, reply: &[u8], out: &mut Vec<u8>) -> Option<Pending> {
         let index = seq.wrapping_sub(self.first) as usize;
         let pending = *self.pending.get(index)?;
-        if !pending.is_outstanding() {
-            return None;
+        if pending.flags.any(PendingFlags::ANSWERED.with(PendingFlags::SILENT)) {
+            return self.complete_silent(index, pending, out);
         }
         self.outstanding -= 1;
         if index == 0 {
@@ -148,16 +156,52 @@ impl ReplyQueue {
     pub fn interject(&mut self, push: &[u8], out: &mut Vec<u8>) {
         const BEGUN: PendingFlags =
             PendingFlags::ANSWERED.with(PendingFlags::FAN).with(PendingFlags::STREAMING);
-        let Some(last) = self.pending.iter().rposition(|pending| pending.flags.0 & BEGUN.0 != 0) else {
+        let Some(last) = self.pending.iter().rposition(|pending| pending.flags.any(BEGUN)) else {
             return out.extend_from_slice(push);
         };
         if self.pending[last].is_outstanding() {
             return self.push_answered(push, out);
         }
         let (at, len) = (self.pending[last].at as usize, self.pending[last].len as usize);
-        let reply = [&self.held[at..at + len], push].concat();
+        let reply = [self.held.get(at..at + len).unwrap_or_default(), push].concat();
         self.live -= len;
         self.hold(last, &reply);
+    }
+
+    /// As [`ReplyQueue::complete`], of a request that was answered already or whose reply is not wanted.
+    #[cold]
+    fn complete_silent(&mut self, index: usize, pending: Pending, out: &mut Vec<u8>) -> Option<Pending> {
+        if !pending.is_outstanding() {
+            return None;
+        }
+        self.outstanding -= 1;
+        if index == 0 {
+            self.advance(out);
+        } else {
+            self.pending[index].flags = pending.flags.with(PendingFlags::ANSWERED);
+            self.hold(index, b"");
+        }
+        Some(pending)
+    }
+
+    /// The number of the next request.
+    #[must_use]
+    pub fn next(&self) -> u32 {
+        self.first.wrapping_add(self.pending.len() as u32)
+    }
+
+    /// The replies of requests from `seq` on that are not known yet are not wanted.
+    pub fn silence_from(&mut self, seq: u32) {
+        let from = (seq.wrapping_sub(self.first) as usize).min(self.pending.len());
+        for pending in self.pending.range_mut(from..).filter(|pending| pending.is_outstanding()) {
+            pending.flags = pending.flags.with(PendingFlags::SILENT);
+        }
+    }
+
+    /// Whether the reply of the oldest request is not wanted.
+    #[must_use]
+    pub fn oldest_is_silent(&self) -> bool {
+        self.pending.front().is_some_and(|pending| pending.flags.has(PendingFlags::SILENT))
     }
 
     /// Drops the oldest request, whose reply has gone out, and tells what waited behind it.
@@ -170,8 +214,11 @@ impl ReplyQueue {
                 break;
             }
             let (at, len) = (next.at as usize, next.len as usize);
-            out.extend_from_slice(&self.held[at..at + len]);
-            self.live -= len;
+            // An empty one's place may be gone.
+            if len > 0 {
+                out.extend_from_slice(&self.held[at..at + len]);
+                self.live -= len;
+            }
             self.pending.pop_front();
             self.first = self.first.wrapping_add(1);
         }
@@ -238,6 +285,12 @@ impl ReplyQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Early replies that wait to be told, in bytes.
+    #[must_use]
+    pub fn early_bytes(&self) -> usize {
+        self.live
     }
 
     /// Memory that early replies and the queue itself hold, in bytes.
@@ -310,6 +363,25 @@ mod tests {
         assert!(queue.complete(a, b"+a", &mut out).is_some());
         assert!(queue.complete(a, b"+again", &mut out).is_none());
         assert_eq!(out, b"+a+b");
+    }
+
+    #[test]
+    fn unwanted_replies_are_dropped_and_hold_nothing_up() {
+        let (mut queue, mut out) = (ReplyQueue::default(), Vec::new());
+        let (a, b) = (queue.push(request()), queue.push(request()));
+        let before = queue.next();
+        let (c, d) = (queue.push(request()), queue.push(request()));
+        queue.silence_from(before);
+        let e = queue.push(request());
+        for (seq, reply) in [(c, "+c"), (e, "+e"), (b, "+b"), (a, "+a")] {
+            assert!(queue.complete(seq, reply.as_bytes(), &mut out).is_some());
+            assert!(queue.complete(seq, b"+again", &mut out).is_none());
+        }
+        assert_eq!(out, b"+a+b");
+        assert!(queue.oldest_is_silent());
+        assert!(queue.complete(d, b"+d", &mut out).is_some());
+        assert_eq!(out, b"+a+b+e");
+        assert!(queue.is_empty() && queue.outstanding_count() == 0 && queue.live == 0);
     }
 
     proptest! {

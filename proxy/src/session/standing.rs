@@ -15,6 +15,8 @@ pub struct Standing {
     pub watch_broken: bool,
     /// Stops watching once it was answered.
     pub leaving: bool,
+    /// An agent's: the number of the client that it acts for.
+    pub acts_for: Option<u64>,
     /// An agent's: where a transaction without keys goes.
     pub home: Option<Slot>,
     /// What it is blocked in.

@@ -116,6 +116,8 @@ pub enum Stall {
     Unreachable,
     /// The connection has more unanswered bytes than it may; ends when the node catches up.
     Backpressure,
+    /// CLIENT PAUSE; ends with it. The client is read on, so that one that goes away is noticed at once.
+    Paused,
 }
 
 /// What `CLIENT LIST` tells of a client that the fast path does not need.
@@ -241,6 +243,18 @@ impl Client {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.standing.as_deref().is_some_and(|standing| standing.block.is_some())
+    }
+
+    /// Whether its next request waits for the end of CLIENT PAUSE.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.flags.has(ClientFlags::STALLED) && matches!(self.stall, Some((Stall::Paused, _)))
+    }
+
+    /// Whether it is read on though its next request waits.
+    #[must_use]
+    pub fn is_read_on(&self) -> bool {
+        self.flags.has(ClientFlags::BLOCKED) || self.is_paused()
     }
 
     /// What lasts from one request to the next; begins it if there was none.

@@ -98,14 +98,6 @@ impl Client {
         standing.tracking.as_deref()
     }
 
-    /// Its letters among the flags of CLIENT LIST.
-    #[must_use]
-    pub fn tracking_letters(&self) -> String {
-        let Some(tracking) = self.tracking() else { return String::new() };
-        let letters = [(true, 't'), (tracking.broken, 'R'), (tracking.mode.bcast, 'B')];
-        letters.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect()
-    }
-
     /// The client that is told in its place: 0 for none, -1 when it does not track.
     #[must_use]
     pub fn redirection(&self) -> i64 {

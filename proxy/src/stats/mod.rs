@@ -1,7 +1,13 @@
 //! What all workers share: numbers of clients, and counters that each worker writes alone and a reader adds up.
 
+mod pause;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use pause::PauseCell;
+
+pub use pause::Pause;
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -140,6 +146,9 @@ pub struct Shared {
     next_client: AtomicU64,
     stopping: AtomicBool,
     tracking: AtomicUsize,
+    pause: PauseCell,
+    /// Answers of workers that are still to be given to what one of them asked all.
+    questions: AtomicUsize,
     slots: Box<[Slot]>,
 }
 
@@ -163,6 +172,8 @@ impl Shared {
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             tracking: AtomicUsize::new(0),
+            pause: PauseCell::default(),
+            questions: AtomicUsize::new(0),
             slots: (0..workers).map(|_| Slot::default()).collect(),
         }
     }
@@ -217,6 +228,39 @@ impl Shared {
     #[must_use]
     pub fn tracking_clients(&self) -> usize {
         self.tracking.load(Ordering::Relaxed)
+    }
+
+    /// CLIENT PAUSE: requests wait for so long, all of them or those that may change something.
+    pub fn pause(&self, now: Instant, time: Duration, all: bool) {
+        self.pause.pause(self.started, now, time, all);
+    }
+
+    /// CLIENT UNPAUSE.
+    pub fn unpause(&self) {
+        self.pause.unpause();
+    }
+
+    /// What CLIENT PAUSE has wait.
+    #[must_use]
+    pub fn paused(&self, now: Instant) -> Option<Pause> {
+        self.pause.get(self.started, now)
+    }
+
+    /// Every worker is about to be asked something. Meanwhile no client changes its worker, lest none of the two
+    /// tell of it.
+    pub fn ask_all(&self) {
+        self.questions.fetch_add(self.workers, Ordering::SeqCst);
+    }
+
+    /// One worker has answered.
+    pub fn answered(&self) {
+        self.questions.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether a worker still has to answer what all were asked.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.questions.load(Ordering::SeqCst) > 0
     }
 
     /// A worker tells its figures.

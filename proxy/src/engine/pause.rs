@@ -1,0 +1,108 @@
+//! CLIENT PAUSE and UNPAUSE: requests that wait until the pause ends. It is the whole process': what is paused stands
+//! in what all workers share, and each is told to look at it, so that it holds everywhere once the client is answered.
+
+use super::send::Flow;
+use super::{Engine, Question};
+use crate::backend::ClientKey;
+use crate::command::{Command, Flags, Handling, Local, Resolved, Transaction};
+use crate::local;
+use crate::plan::{RequestArgs, with_queued};
+use crate::session::{Client, ClientFlags};
+use crate::topology::Cluster;
+
+impl Engine {
+    /// CLIENT PAUSE or UNPAUSE.
+    pub(super) fn change_pause(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        words: &RequestArgs<'_>,
+    ) -> Flow {
+        if command.handling == Handling::Local(Local::ClientUnpause) {
+            self.shared.unpause();
+        } else {
+            match local::pause(words, &cluster.version) {
+                Ok((time, all)) => self.shared.pause(self.now, time, all),
+                Err(error) => return self.refuse(key, &error),
+            }
+        }
+        // What this client has sent behind it is affected already.
+        self.look_at_pause();
+        self.fan_workers(key, command, Question::Pause)
+    }
+
+    /// The pause has begun, changed or ended.
+    pub(super) fn look_at_pause(&mut self) {
+        self.pause = if self.stopping { None } else { self.shared.paused(self.now) };
+        // While there is one, whatever is let in is looked at.
+        self.look = ClientFlags::LOOKED_AT;
+        if self.pause.is_some() {
+            self.look.set(ClientFlags::AUTHENTICATED);
+            return;
+        }
+        // The last is looked at first.
+        for key in std::mem::take(&mut self.paused).into_iter().rev() {
+            if let Some(client) = self.clients.get_mut(key)
+                && client.is_paused()
+            {
+                client.stall = None;
+                self.wake(key);
+            }
+        }
+    }
+
+    /// A client waits for the end of the pause.
+    pub(super) fn wait_for_pause(&mut self, key: ClientKey) {
+        if self.paused.len() > 2 * self.clients.len() {
+            let clients = &self.clients;
+            self.paused.retain(|&key| clients.get(key).is_some_and(Client::is_paused));
+        }
+        self.paused.push(key);
+    }
+
+    /// Whether a request has to wait for the end of the pause. Portico's own never do: they are part of something that
+    /// began before.
+    pub(super) fn is_held(
+        &self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        words: &RequestArgs<'_>,
+    ) -> bool {
+        let Some(pause) = self.pause else { return false };
+        let Some(client) = self.clients.get(key) else { return false };
+        if client.flags.has(ClientFlags::AGENT) || command.name == "quit" {
+            return false;
+        }
+        let exec = command.handling == Handling::Transaction(Transaction::Exec);
+        pause.all || may_write(command, words) || exec && queued_writes(client, cluster)
+    }
+}
+
+/// Whether a command may change data or tell other clients something: what Redis may replicate.
+fn may_write(command: &Command, words: &RequestArgs<'_>) -> bool {
+    if command.is_script() && !command.flags.has(Flags::READONLY) {
+        return !declares_no_writes(words.word(1));
+    }
+    command.flags.has(Flags::WRITE) || ["publish", "spublish", "pfcount"].contains(&command.name)
+}
+
+/// Whether a script's first line says that it does not write.
+fn declares_no_writes(script: &[u8]) -> bool {
+    let line = script.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    line.starts_with(b"#!") && line.windows(9).any(|part| part == b"no-writes")
+}
+
+/// Whether a transaction has a command in its queue that may write.
+fn queued_writes(client: &Client, cluster: &Cluster) -> bool {
+    let Some(standing) = client.standing.as_deref() else { return false };
+    let queued = &standing.transaction;
+    client.flags.has(ClientFlags::MULTI)
+        && queued.ranges.iter().any(|range| {
+            let writes = |args: &RequestArgs<'_>| {
+                matches!(cluster.table.resolve(args), Resolved::Command(command) if may_write(command, args))
+            };
+            with_queued(&queued.requests[range.clone()], writes).unwrap_or(false)
+        })
+}
