@@ -10,10 +10,13 @@ pub mod logging;
 
 pub mod command;
 
+pub mod scripts;
+
 pub mod plan;
 
 pub mod backend;
 
+pub mod pubsub;
 pub mod session;
 
 pub mod stats;

@@ -41,7 +41,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         parts.push((poll, mailbox));
         posts.push(post);
     }
-    start_refresher(&config, &cluster, &refresh, posts.clone())?;
+    start_refresher(&config, &cluster, &refresh, &shared, posts.clone())?;
 
     let mut threads: Vec<JoinHandle<std::io::Result<()>>> = Vec::new();
     for (worker, (poll, mailbox)) in parts.into_iter().enumerate() {
@@ -144,10 +144,12 @@ fn start_refresher(
     config: &Arc<Config>,
     cluster: &Arc<SharedCluster>,
     refresh: &RefreshRequests,
+    shared: &Arc<Shared>,
     posts: Vec<Post>,
 ) -> anyhow::Result<()> {
     let published = Box::new(move || posts.iter().for_each(|post| post.send(Message::Topology)));
-    let refresher = Refresher::new(Arc::clone(config), Arc::clone(cluster), refresh.clone(), published);
+    let (config, cluster) = (Arc::clone(config), Arc::clone(cluster));
+    let refresher = Refresher::new(config, cluster, refresh.clone(), Arc::clone(shared), published);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("refresher".into()).spawn(move || runtime.block_on(refresher.run()))?;
     Ok(())

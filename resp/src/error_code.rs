@@ -4,7 +4,7 @@
 const SLOTS: u16 = 16_384;
 
 /// Refusals in the words of Redis 7.0 (`server.c`, `cluster.c`) and, where it names itself, of Valkey.
-const REFUSALS: [&str; 8] = [
+const REFUSALS: [&str; 9] = [
     "TRYAGAIN Multiple keys request during rehashing of slot",
     "CLUSTERDOWN The cluster is down",
     "CLUSTERDOWN The cluster is down and only accepts read commands",
@@ -13,6 +13,7 @@ const REFUSALS: [&str; 8] = [
     "LOADING Valkey is loading the dataset in memory",
     "READONLY You can't write against a read only replica.",
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "NOSCRIPT No matching script. Please use EVAL.",
 ];
 
 /// An error reply by its first word, as far as a proxy treats it differently from others.
@@ -91,7 +92,7 @@ impl<'a> ErrorCode<'a> {
     }
 
     /// Whether the reply is a redirect or refusal (`MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`,
-    /// `READONLY`, `MASTERDOWN`) letter by letter as the server itself makes it, so that nothing was executed.
+    /// `READONLY`, `MASTERDOWN`, `NOSCRIPT`) letter by letter as the server itself makes it, so that nothing was executed.
     ///
     /// A script can make an error with the same first word after it has written something, and Redis tells
     /// the two apart no better; but the script would have to forge the whole text.

@@ -90,6 +90,8 @@ pub struct Handshake {
     identity: Identity,
     /// The node would not let us kill our predecessor.
     pub unfenced: Option<String>,
+    /// A script is running on the node: it told nothing of us, and killed nobody.
+    pub busy: bool,
 }
 
 impl Handshake {
@@ -128,7 +130,12 @@ impl Handshake {
             fence.kill(out);
             steps.push_back(Step::Kill);
         }
-        Self { steps, identity: Identity { address: own_address, ..Identity::default() }, unfenced: None }
+        Self {
+            steps,
+            identity: Identity { address: own_address, ..Identity::default() },
+            unfenced: None,
+            busy: false,
+        }
     }
 
     /// Also asks for what the connection is for, last of all; it cannot be used without.
@@ -156,6 +163,7 @@ impl Handshake {
                     return Err(HandshakeError::Credentials(error));
                 }
             }
+            (Some(_), Some(error)) if error.starts_with("BUSY ") => self.busy = true,
             (Some(Step::Kill), Some(error)) => {
                 if !error.contains("No such client") {
                     self.unfenced = Some(error);

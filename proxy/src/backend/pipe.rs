@@ -24,7 +24,7 @@ impl RequestFlags {
     pub const PROBE: Self = Self(1 << 4);
     /// Sent by the retry of a redirected or lost request.
     pub const RETRY: Self = Self(1 << 5);
-    /// Several requests in one: its last reply is its reply (ASKING or SCRIPT LOAD and what they are for).
+    /// Several requests in one: its last reply is its reply.
     pub const GROUP: Self = Self(1 << 6);
     /// A group from MULTI to EXEC: sent again as a whole or not at all.
     pub const TRANSACTION: Self = Self(1 << 7);
@@ -32,6 +32,12 @@ impl RequestFlags {
     pub const BLOCKING: Self = Self(1 << 8);
     /// Its client watches keys: only the connection that it was sent on may run it.
     pub const GUARDED: Self = Self(1 << 9);
+    /// Sent behind the text of its script, after its node said that it does not have it.
+    pub const LOADED: Self = Self(1 << 10);
+    /// Portico's own SUBSCRIBE or the like, and the question behind it that tells that it is done with.
+    pub const SUBSCRIPTION: Self = Self(1 << 11);
+    /// Its reply counts who heard a message: Portico's connections have to be taken out and its clients put in.
+    pub const COUNTED: Self = Self(1 << 12);
 
     /// A transaction that begins with CLIENT CACHING, which its client did not queue.
     pub const CACHING: Self = Self(1 << 12);
@@ -53,6 +59,13 @@ impl RequestFlags {
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether any flag of `other` is set.
+    #[inline]
+    #[must_use]
+    pub const fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
@@ -194,6 +207,18 @@ impl Pipe {
         }
         group.came += 1;
         None
+    }
+
+    /// Whether the oldest request is Portico's own subscription.
+    #[must_use]
+    pub fn in_subscription(&self) -> bool {
+        self.in_flight.front().is_some_and(|entry| entry.flags.has(RequestFlags::SUBSCRIPTION))
+    }
+
+    /// The oldest request, a group, is done with, however many replies it had.
+    pub fn end_group(&mut self) {
+        self.groups.pop_front();
+        self.answered();
     }
 
     /// Queues a whole request.

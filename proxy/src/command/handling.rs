@@ -113,14 +113,56 @@ words! {
 }
 
 words! {
+    /// What is about scripts and functions as such.
+    Scripts {
+        /// SCRIPT LOAD: to all nodes, and remembered for those to come.
+        Load = "load";
+        /// SCRIPT EXISTS: what all masters have or can be given.
+        Exists = "exists";
+        /// SCRIPT FLUSH: all nodes, and what is remembered.
+        Flush = "flush";
+        /// SCRIPT KILL, FUNCTION KILL: all masters, on connections that a running script does not hold up.
+        Kill = "kill";
+        /// FUNCTION STATS: likewise.
+        Stats = "stats";
+    }
+}
+
+words! {
+    /// Subscriptions, and who has them.
+    PubSub {
+        /// SUBSCRIBE.
+        Subscribe = "subscribe";
+        /// PSUBSCRIBE.
+        Psubscribe = "psubscribe";
+        /// SSUBSCRIBE.
+        Ssubscribe = "ssubscribe";
+        /// UNSUBSCRIBE.
+        Unsubscribe = "unsubscribe";
+        /// PUNSUBSCRIBE.
+        Punsubscribe = "punsubscribe";
+        /// SUNSUBSCRIBE.
+        Sunsubscribe = "sunsubscribe";
+        /// PUBLISH: to the master that the channel's hash names.
+        Publish = "publish";
+        /// SPUBLISH: to the owner of the channel's slot.
+        Spublish = "spublish";
+        /// PUBSUB CHANNELS.
+        Channels = "channels";
+        /// PUBSUB NUMSUB.
+        Numsub = "numsub";
+        /// PUBSUB NUMPAT.
+        Numpat = "numpat";
+        /// PUBSUB SHARDCHANNELS.
+        ShardChannels = "shardchannels";
+        /// PUBSUB SHARDNUMSUB.
+        ShardNumsub = "shardnumsub";
+    }
+}
+
+words! {
     /// What Portico cannot do yet.
     Later {
-        /// Subscriptions.
-        PubSub = "pubsub";
-        /// MONITOR.
-        Monitor = "monitor";
-        /// What is about a running script, and its debugger.
-        Scripts = "scripts";
         /// What all nodes say, merged.
         Server = "server";
     }
@@ -149,14 +191,18 @@ pub enum Handling {
     Scan,
     /// To one master, the same for a session.
     Any,
-    /// PUBLISH: to the master that the channel's hash names.
-    Channel,
+    /// Messages and who hears them.
+    PubSub(PubSub),
+    /// MONITOR.
+    Monitor,
     /// DEBUG: with keys to their owner, without to all masters.
     Debug,
     /// Answered by Portico.
     Local(Local),
     /// MULTI and what belongs to it.
     Transaction(Transaction),
+    /// About scripts and functions as such.
+    Scripts(Scripts),
     /// CLIENT TRACKING.
     Tracking,
     /// Refused for now.
@@ -182,7 +228,8 @@ impl Handling {
             ("copy", "") => Self::Copy,
             ("scan", "") => Self::Scan,
             ("any", "") => Self::Any,
-            ("channel", "") => Self::Channel,
+            ("pubsub", word) => Self::PubSub(PubSub::named(word)?),
+            ("monitor", "") => Self::Monitor,
             ("debug", "") => Self::Debug,
             ("tracking", "") => Self::Tracking,
             ("unroutable", "") => Self::Unroutable,
@@ -192,6 +239,7 @@ impl Handling {
             ("nodes", word) => Self::Nodes(Rule::named(word)?),
             ("local", word) => Self::Local(Local::named(word)?),
             ("transaction", word) => Self::Transaction(Transaction::named(word)?),
+            ("scripts", word) => Self::Scripts(Scripts::named(word)?),
             ("later", word) => Self::Later(Later::named(word)?),
             _ => return None,
         })

@@ -19,7 +19,7 @@ mod words;
 
 pub use args::Args;
 pub use flags::{Flags, KeyFlags};
-pub use handling::{Fan, Handling, Later, Local, Rule, Transaction};
+pub use handling::{Fan, Handling, Later, Local, PubSub, Rule, Scripts, Transaction};
 pub use keys::{Begin, Find, KeySpec, Keys};
 pub use learn::{Learned, parse_command_reply};
 pub use positions::KeyError;

@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod load;
 mod nodes;
+mod output_limit;
 mod secret;
 mod setting;
 mod table;
@@ -24,6 +25,7 @@ pub use bind::BindAddress;
 pub use choices::{Choice, CrossSlot, LogFormat, LogLevel, PipelineOrder};
 pub use error::{ConfigError, Invalid, Origin};
 pub use load::{CONFIG_FILE, arguments};
+pub use output_limit::{OutputLimit, OutputLimits};
 pub use secret::Secret;
 pub use setting::Setting;
 pub use table::{SETTINGS, find};
@@ -68,8 +70,8 @@ pub struct Config {
 
     /// Bytes.
     pub proto_max_bulk_len: u64,
-    /// Bytes a client.
-    pub client_output_buffer_limit: u64,
+    /// By class.
+    pub client_output_buffer_limit: OutputLimits,
     /// Bytes a client.
     pub client_query_buffer_limit: u64,
 
@@ -112,7 +114,7 @@ impl Default for Config {
             requirepass_file: None,
 
             proto_max_bulk_len: 512 * values::MB,
-            client_output_buffer_limit: 256 * values::MB,
+            client_output_buffer_limit: OutputLimits::default(),
             client_query_buffer_limit: values::GB,
 
             loglevel: LogLevel::Notice,

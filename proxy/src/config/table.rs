@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::nodes::Seeds;
 use super::values::{
-    GB, KB, MB, choice, items, memory, milliseconds, number, optional, permissions, seconds, secret_file,
+    MAX_MEMORY, MB, choice, items, memory, milliseconds, number, optional, permissions, seconds, secret_file,
     show_list, show_memory,
 };
 use super::{Choice, Invalid, Secret, Setting};
@@ -14,9 +14,6 @@ pub(super) const MAX_WORKERS: usize = 256;
 
 /// An hour: nothing here is worth waiting for longer.
 const HOUR: u64 = 3_600_000;
-
-/// As far as redis.conf takes a size.
-const MAX_MEMORY: u64 = (1 << 63) - GB;
 
 const CLIENTS: &str = "Clients";
 const CLUSTER: &str = "Cluster";
@@ -274,10 +271,14 @@ pub static SETTINGS: &[Setting] = &[
     .under(LIMITS),
     Setting::new(
         "client-output-buffer-limit",
-        "bytes",
-        "Most that is held for a client that does not read; beyond it the client is closed",
-        |config, text| memory(text, 64 * KB..=MAX_MEMORY).map(|bytes| config.client_output_buffer_limit = bytes),
-        |config| show_memory(config.client_output_buffer_limit),
+        "class hard soft seconds",
+        "Most that is held for a client that does not read; beyond it the client is closed: one size for all, or as \
+         in redis.conf for the classes normal and pubsub, e.g. \"normal 256mb 0 0 pubsub 32mb 8mb 60\"",
+        |config, text| {
+            config.client_output_buffer_limit = config.client_output_buffer_limit.parse(text)?;
+            Ok(())
+        },
+        |config| config.client_output_buffer_limit.show(),
     )
     .under(LIMITS),
     Setting::new(

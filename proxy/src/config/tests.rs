@@ -82,7 +82,7 @@ fn the_environment_goes_by_several_names_and_empty_is_not_set() {
     assert_eq!(config.node_username.as_deref(), Some("app"));
     assert_eq!(config.node_password, Some(Secret::new("word")));
     assert_eq!((config.max_redirections, config.refresh_interval), (3, Duration::from_millis(2500)));
-    assert_eq!(config.client_output_buffer_limit, 65_536);
+    assert_eq!(config.client_output_buffer_limit.normal.hard(), 65_536);
 }
 
 #[test]

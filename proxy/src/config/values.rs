@@ -12,6 +12,9 @@ pub(super) const KB: u64 = 1 << 10;
 pub(super) const MB: u64 = 1 << 20;
 pub(super) const GB: u64 = 1 << 30;
 
+/// As far as redis.conf takes a size.
+pub(super) const MAX_MEMORY: u64 = (1 << 63) - GB;
+
 /// The memory units of redis.conf, in lower case.
 const UNITS: [(&str, u64); 8] = [
     ("", 1),

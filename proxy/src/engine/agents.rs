@@ -12,21 +12,20 @@ use crate::session::{About, Client, ClientFlags, Task};
 impl Engine {
     /// Hires an agent for `owner`. It takes over the owner's lane, if that has one of its own.
     pub(super) fn hire(&mut self, owner: ClientKey) -> Option<ClientKey> {
-        let mut agent = self.new_client(About::new(None, None, self.now));
         let client = self.clients.get_mut(owner)?;
-        agent.flags = ClientFlags::AUTHENTICATED.with(ClientFlags::AGENT);
-        if client.flags.has(ClientFlags::RESP3) {
-            agent.flags.set(ClientFlags::RESP3);
-        }
-        if client.flags.has(ClientFlags::TRACKING) {
-            agent.flags.set(ClientFlags::TRACKING);
-            agent.standing().caching = client.standing().caching;
-        }
         let shared = Lane::shared(client.protocol());
-        agent.lane = std::mem::replace(&mut client.lane, shared);
-        agent.standing().acts_for = Some(client.id);
-        let lane = agent.lane;
-        let key = self.add_client(agent);
+        let lane = std::mem::replace(&mut client.lane, shared);
+        let key = self.hire_on(lane, owner)?;
+        let client = self.clients.get_mut(owner)?;
+        let tracks = client.flags.has(ClientFlags::TRACKING);
+        let said = client.standing.as_deref().and_then(|standing| standing.caching);
+        if let Some(agent) = self.clients.get_mut(key) {
+            agent.standing().owner = Some(owner);
+            if tracks {
+                agent.flags.set(ClientFlags::TRACKING);
+                agent.standing().caching = said;
+            }
+        }
         if lane.is_leased() {
             self.lanes[lane.index()].holder = Some(key);
         }
@@ -65,6 +64,19 @@ impl Engine {
         self.change_lane(agent);
     }
 
+    /// Hires an agent for `owner`, whose requests take `lane`.
+    pub(super) fn hire_on(&mut self, lane: Lane, owner: ClientKey) -> Option<ClientKey> {
+        let mut agent = self.new_client(About::new(None, None, self.now));
+        let client = self.clients.get(owner)?;
+        agent.flags = ClientFlags::AUTHENTICATED.with(ClientFlags::AGENT);
+        if client.flags.has(ClientFlags::RESP3) {
+            agent.flags.set(ClientFlags::RESP3);
+        }
+        agent.lane = lane;
+        agent.standing().acts_for = Some(client.id);
+        Some(self.add_client(agent))
+    }
+
     /// Sends an agent's requests; [`Engine::agent_told`] is called when all are answered.
     pub(super) fn instruct(&mut self, agent: ClientKey, requests: &[u8]) {
         self.client_input(agent, requests);
@@ -97,6 +109,10 @@ impl Engine {
         match task {
             Task::PutBack(taken) => self.put_back_step(agent, taken, replies),
             Task::Exec(exec) => self.exec_step(agent, exec, replies).map(Task::Exec),
+            Task::Aside { owner, seq } => {
+                self.settle(owner, seq, replies);
+                None
+            }
         }
     }
 

@@ -81,7 +81,7 @@ impl Engine {
         };
         if deadline.is_some_and(|deadline| deadline <= self.now) && began < self.now {
             self.leave_lane(key);
-            self.reply_now(key, &nothing_came(command.name, protocol));
+            self.reply_now(key, &nothing_came(protocol));
             return Flow::Done;
         }
         if !self.take_lane(key) {
@@ -182,7 +182,7 @@ impl Engine {
         let (protocol, cancelled) = (client.protocol(), client.flags.has(ClientFlags::AGENT));
         let Some(block) = client.standing().block.clone() else { return };
         let unblocked = matches!(event, Event::Error(line) if ends_wait(line));
-        let nothing = nothing_came(block.name, protocol);
+        let nothing = nothing_came(protocol);
         let over = block.deadline.is_some_and(|deadline| deadline <= now);
         match (event, block.timeout, block.unblocked) {
             // Nobody can tell any more what its replicas have.
@@ -219,10 +219,10 @@ impl Engine {
         let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
             return false;
         };
-        if !block.deadline.is_some_and(|deadline| deadline <= now) {
+        if block.deadline.is_none_or(|deadline| deadline > now) {
             return false;
         }
-        let nothing = nothing_came(block.name, protocol);
+        let nothing = nothing_came(protocol);
         if let Some(work) = client.work.as_deref_mut() {
             work.parked.pop_front();
             client.in_flight += 1; // what answers takes one off

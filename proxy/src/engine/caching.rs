@@ -45,18 +45,6 @@ impl Engine {
         Some(flow)
     }
 
-    fn run(
-        &mut self,
-        key: ClientKey,
-        cluster: &Cluster,
-        command: &Command,
-        request: &[u8],
-        args: &[Arg],
-    ) -> Flow {
-        self.counters.requests += 1;
-        self.dispatch_other(key, cluster, command, request, args)
-    }
-
     /// Sends a command with what its client said of its keys.
     fn run_caching(
         &mut self,

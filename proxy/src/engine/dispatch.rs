@@ -57,7 +57,20 @@ impl Engine {
         self.dispatch_other(key, cluster, command, request, args)
     }
 
-    pub(super) fn dispatch_other(
+    /// A request that was looked at and may run.
+    pub(super) fn run(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        args: &[Arg],
+    ) -> Flow {
+        self.counters.requests += 1;
+        self.dispatch_other(key, cluster, command, request, args)
+    }
+
+    fn dispatch_other(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
@@ -100,7 +113,8 @@ impl Engine {
             }
             Handling::Scan => self.scan(key, cluster, command, request, args),
             Handling::Any => self.send_anywhere(key, cluster, Traits::question(), request),
-            Handling::Channel => self.send(key, slot(words.word(1)), Traits::of(command), request),
+            Handling::PubSub(what) => self.pubsub(key, cluster, command, what, request, args),
+            Handling::Monitor => self.monitor(key),
             Handling::Debug => {
                 if !matches!(command.keys, Keys::None) {
                     return self.by_keys(key, cluster, command, request, args);
@@ -108,11 +122,12 @@ impl Engine {
                 self.send_to_masters(key, cluster, command, Rule::Same, request, &words)
             }
             Handling::Local(what) => self.locally(key, cluster, command, what, request, &words),
+            Handling::Scripts(what) => self.scripts(key, cluster, command, what, request, &words),
             Handling::Transaction(what) => self.transaction(key, cluster, command, what, request, args),
             Handling::Tracking => self.track(key, &words),
             Handling::Later(what) => self.later(key, what, &words),
             Handling::Refuse(advice) => {
-                let name = words.text(0).to_uppercase();
+                let name = command.name.replace('|', " ").to_uppercase();
                 self.refuse(key, format!("ERR {name} is not available through Portico: {advice}").as_bytes())
             }
             Handling::Unroutable => {
@@ -161,11 +176,20 @@ impl Engine {
             (Ok(()), Some(slot)) if may_wait(command, words) => {
                 self.begin_block(key, cluster, command, slot, request, args)
             }
-            (Ok(()), Some(slot)) => self.send(key, slot, traits, request),
+            (Ok(()), Some(slot)) => {
+                if command.is_script() {
+                    self.before_script(key, cluster, slot, words);
+                }
+                self.send(key, slot, traits, request)
+            }
             (Err(KeyError::Unpaired), _) => self.refuse(key, &errors::wrong_arity(command.name)),
             // No keys, or none that can be told: a master knows what to do or to say.
             _ => {
-                traits.signal |= command.is_script() && !command.flags.has(Flags::READONLY);
+                if command.is_script() {
+                    traits.signal |= !command.flags.has(Flags::READONLY);
+                    let id = self.clients.get(key).map_or(0, |client| client.id);
+                    self.before_script(key, cluster, session_slot(cluster, id), words);
+                }
                 self.send_anywhere(key, cluster, traits, request)
             }
         }

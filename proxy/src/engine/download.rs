@@ -19,7 +19,7 @@ impl Engine {
             return false;
         }
         let Some(entry) = link.pipe.oldest().copied() else { return true };
-        let limit = self.config.client_output_buffer_limit;
+        let limit = self.config.client_output_buffer_limit.normal.hard();
         let owned = RequestFlags::IGNORED.with(RequestFlags::PROBE).with(RequestFlags::GROUP);
         let Some(work) = self.clients.get(entry.client).and_then(|client| client.work.as_deref()) else {
             // Whoever asked is gone.
@@ -47,6 +47,9 @@ impl Engine {
         self.counters.large_replies += 1;
         let returns = matches!(link.state, LinkState::Ready) && link.leased_to.is_none();
         link.passing = Some(entry.client);
+        if let Some(client) = self.clients.get_mut(entry.client) {
+            client.flags.set(ClientFlags::PASSING);
+        }
         link.state = LinkState::Draining { since: self.now, returns };
         let routes = &mut self.routes[link.lane.index()];
         routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
@@ -109,7 +112,7 @@ impl Engine {
             .any(|entry| entry.client != client_key && self.clients.contains_key(entry.client));
         if others_wait {
             // They were sent before it was known to be large: the reply is held, up to the limit, not they.
-            if untold as u64 > self.config.client_output_buffer_limit {
+            if untold as u64 > self.config.client_output_buffer_limit.normal.hard() {
                 self.over_limit(client_key);
             }
         } else if untold > Self::THROTTLE_ABOVE {
@@ -144,6 +147,9 @@ impl Engine {
             }
         }
         if let Some((entry, _)) = answered {
+            if let Some(client) = self.clients.get_mut(entry.client) {
+                client.flags.clear(ClientFlags::PASSING);
+            }
             self.answer(&entry, b"");
         }
         self.close_lease_if_done(key);

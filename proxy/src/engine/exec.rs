@@ -11,7 +11,7 @@ use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::command::{Handling, Local, Resolved};
 use crate::plan::{Plan, RequestArgs, Step, with_queued};
-use crate::session::{ClientFlags, Exec, Task, Transaction};
+use crate::session::{Client, ClientFlags, Exec, Task, Transaction};
 use crate::topology::Cluster;
 
 impl Engine {
@@ -102,7 +102,8 @@ impl Engine {
                     exec.replies[at] = Some(item.to_vec());
                 }
             }
-            Some(&Step::Alone(at)) => exec.replies[at] = Some(reply.to_vec()),
+            // A SUBSCRIBE of several channels is answered with as many frames.
+            Some(&Step::Alone(at)) => exec.replies[at] = Some(told.to_vec()),
             None => {}
         }
         self.begin_step(agent, exec)
@@ -110,7 +111,7 @@ impl Engine {
 
     /// Answers EXEC. `failure`: what a group was answered in place of its replies.
     fn finish_exec(&mut self, agent: ClientKey, exec: &Exec, failure: Option<&[u8]>) {
-        let protocol = self.clients.get(agent).map_or(Protocol::Resp2, |client| client.protocol());
+        let protocol = self.clients.get(agent).map_or(Protocol::Resp2, Client::protocol);
         self.forget_watch(agent);
         self.return_lane(agent, exec.owner);
         let mut reply = Vec::new();

@@ -9,7 +9,7 @@ use super::wait::shard_bit;
 use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local;
-use crate::plan::{Action, Merge, Part, Split, merge, split};
+use crate::plan::{Action, Merge, Part, Split, merge, merge_exists, split};
 use crate::session::{Fan, FanKind, PendingFlags};
 use crate::topology::Cluster;
 
@@ -156,7 +156,12 @@ impl Engine {
     }
 
     /// Sends a part to its node; parks it if that is gone or cannot be reached. `encode` appends its bytes.
-    fn send_to_node(&mut self, entry: InFlight, node: Option<NodeIndex>, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send_to_node(
+        &mut self,
+        entry: InFlight,
+        node: Option<NodeIndex>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Some(client) = self.clients.get(entry.client) else { return };
         let lane = client.lane;
         if let Some(node) = node
@@ -184,7 +189,7 @@ impl Engine {
 
     /// A part's reply: kept, or if it was the last, the reason for the one reply.
     pub(super) fn part_answered(&mut self, entry: &InFlight, reply: &[u8]) {
-        let limit = self.config.client_output_buffer_limit;
+        let limit = self.config.client_output_buffer_limit.normal.hard();
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let Some(work) = client.work.as_deref_mut() else { return };
         let first = work.queue.first();
@@ -254,7 +259,16 @@ impl Engine {
                 let told = if self.is_unchanged(cursor, &fan) { 0 } else { cursor.encode() };
                 super::scan::tell(told, &keys, &mut made);
             }
+            FanKind::ScriptsExist(known) if !failed => merge_exists(&known, &fan.parts, &mut made),
+            FanKind::ScriptFlush => {
+                // Scripts that came while the nodes were being emptied may be gone again.
+                self.shared.scripts.doubt();
+                merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made);
+            }
             FanKind::Workers(told) => Self::tell_gathered(told, &fan, &mut made),
+            FanKind::PubSub(who, pattern) if !failed => {
+                self.tell_who(&fan.parts, &who, pattern.as_deref(), &mut made);
+            }
             FanKind::Merge(rule) => merge(rule, fan.name, &fan.parts, fan.protocol, &mut made),
             _ => merge(Merge::First, fan.name, &fan.parts, fan.protocol, &mut made),
         }

@@ -242,8 +242,8 @@ impl Engine {
         if client.flags.set(ClientFlags::DIRTY) {
             self.dirty_clients.push(key);
         }
-        if work.reply_bytes() as u64 > self.config.client_output_buffer_limit {
-            self.over_limit(key);
+        if work.reply_bytes() as u64 > self.output_watch {
+            self.watch_output(key);
         }
     }
 

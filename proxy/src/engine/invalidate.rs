@@ -70,10 +70,8 @@ impl Engine {
         else {
             return false;
         };
-        if client.protocol() == Protocol::Resp3 {
-            self.interject(key, &[INVALIDATE, keys].concat());
-        } else if client.flags.has(ClientFlags::SUBSCRIBED) {
-            self.interject(key, &[MESSAGE, keys].concat());
+        if client.protocol() == Protocol::Resp3 || client.flags.has(ClientFlags::SUBSCRIBED) {
+            self.tell(key, &[INVALIDATE, keys].concat(), &[MESSAGE, keys].concat());
         }
         true
     }
@@ -110,8 +108,8 @@ impl Engine {
         tell(work, waits);
         let held = work.reply_bytes();
         self.mark_client(key);
-        if held as u64 > self.config.client_output_buffer_limit {
-            self.over_limit(key);
+        if held as u64 > self.output_watch {
+            self.watch_output(key);
         }
     }
 

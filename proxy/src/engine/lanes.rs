@@ -1,4 +1,4 @@
-//! Lanes: sets of connections, at most one to a node. Two are everybody's, one is Portico's own, and the rest are
+//! Lanes: sets of connections, at most one to a node. Two are everybody's, three are Portico's own, and the rest are
 //! leased to one client at a time: while it is blocked, watches keys or tracks them.
 
 use std::time::{Duration, Instant};
@@ -35,7 +35,8 @@ const KEEP_IDLE: Duration = Duration::from_secs(30);
 impl Engine {
     /// The lanes that are always there.
     pub(super) fn found_lanes(&mut self) {
-        for protocol in [Protocol::Resp2, Protocol::Resp3, Protocol::Resp2] {
+        use Protocol::{Resp2, Resp3};
+        for protocol in [Resp2, Resp3, Resp2, Resp3, Resp2] {
             self.add_lane(protocol);
         }
     }
@@ -62,7 +63,7 @@ impl Engine {
         let spare = self.spare_lanes.iter().rposition(|lane| self.lanes[lane.index()].protocol == protocol);
         let lane = match spare {
             Some(at) => self.spare_lanes.remove(at),
-            None if self.lanes.len() < self.config.max_leases + usize::from(Lane::CONTROL.0) + 1 => {
+            None if self.lanes.len() < self.config.max_leases + usize::from(Lane::MONITOR.0) + 1 => {
                 self.add_lane(protocol)
             }
             // One that speaks the other protocol has to give way.

@@ -1,11 +1,13 @@
 //! A connection to a node, as the engine sees it.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use portico_resp::Protocol;
 use portico_slots::NodeId;
 
 use crate::backend::{ClientKey, Handshake, Identity, Lane, Pipe};
+use crate::scripts::Sha;
 
 /// What a connection may be used for.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct Link {
     pub passing: Option<ClientKey>,
     /// Nothing is read from it until its client has drained what it has.
     pub throttled: bool,
+    /// Scripts that the node was given on it; those it has besides are not known of.
+    pub scripts: HashSet<Sha>,
     /// A request on it may stay unanswered for as long as its client likes.
     pub patient: bool,
     /// Is on the list of connections to be written to.

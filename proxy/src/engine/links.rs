@@ -53,7 +53,11 @@ impl Engine {
                     // A lease ends with its request, which is told if the slot is not there any more.
                     Some(_) if link.leased_to.is_some() => {}
                     // A replica keeps an idle connection for what goes to all nodes.
-                    Some(route) if *route == LinkKey::default() && (serves || link.pipe.is_empty()) => {
+                    // What a node tells of by itself it also tells as a replica.
+                    Some(route)
+                        if *route == LinkKey::default()
+                            && (serves || link.pipe.is_empty() || link.lane.listens()) =>
+                    {
                         *route = key;
                     }
                     _ => link.state = LinkState::Draining { since: now, returns: false },
@@ -84,6 +88,7 @@ impl Engine {
         }
         self.settle_orphans(None);
         self.move_waiting();
+        self.hub_adopt();
         self.wake_stalled();
         self.next_tick = self.now;
     }
@@ -147,6 +152,7 @@ impl Engine {
             moved: self.now,
             passing: None,
             throttled: false,
+            scripts: std::collections::HashSet::new(),
             patient: false,
             dirty: false,
         });
@@ -168,6 +174,7 @@ impl Engine {
             None => self.fences.get(&link.node).map_or(&[][..], Vec::as_slice),
         };
         let mut hello = Vec::new();
+        self.shared.own_addresses.add(&own_address, false);
         let mut handshake =
             Handshake::begin(link.protocol, &self.credentials, own_address, fences, &mut hello);
         if link.leased_to.is_none()
@@ -198,8 +205,14 @@ impl Engine {
                 if let Some(refused) = handshake.unfenced.take() {
                     tracing::warn!(node = %link.node.short(), refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
                 }
+                let busy = handshake.busy;
+                self.shared.own_addresses.add(&identity.address, false);
                 link.identity = identity;
-                self.link_ready(key);
+                if busy && link.lane != Lane::CONTROL {
+                    // Nobody could have it killed: tried again after a while.
+                    return self.lose_link(key);
+                }
+                self.link_ready(key, busy);
             }
             Err(error) => {
                 let (node, lane) = (link.node, link.lane);
@@ -217,7 +230,8 @@ impl Engine {
         }
     }
 
-    fn link_ready(&mut self, key: LinkKey) {
+    /// `busy`: a script is running there, so that it did not kill this connection's predecessor.
+    fn link_ready(&mut self, key: LinkKey, busy: bool) {
         let Some(link) = self.links.get_mut(key) else { return };
         link.state = LinkState::Ready;
         link.moved = self.now;
@@ -230,18 +244,25 @@ impl Engine {
         if let Some(client) = leased {
             return self.upload_link_ready(client, key);
         }
-        self.fences.remove(&node);
+        if !busy {
+            self.fences.remove(&node);
+        }
         if let Some(index) = self.cluster.topology.index_of(&node) {
             let route = &mut self.routes[lane.index()][usize::from(index)];
             if *route == LinkKey::default() {
                 *route = key;
             }
         }
-        self.settle_orphans(Some(node));
+        self.settle_orphans((!busy).then_some(node));
         self.tracking_joined(lane, node);
         match self.lanes[lane.index()].holder {
             Some(holder) => self.wake(holder),
             None => self.wake_stalled(),
+        }
+        match lane {
+            Lane::HUB => self.hub_ready(node),
+            Lane::MONITOR => self.monitor_ready(key),
+            _ => {}
         }
         self.next_tick = self.now;
     }
@@ -308,7 +329,7 @@ impl Engine {
         let lost = link.pipe.lose();
         let written = lost.iter().any(|(_, _, sent)| *sent);
         if established && written {
-            self.fence(link.node, link.lane, link.identity);
+            self.fence(link.node, link.lane, link.identity.clone());
         }
         if let Some(client) = link.leased_to
             && lost.iter().all(|(entry, ..)| entry.client != client)
@@ -316,6 +337,12 @@ impl Engine {
             self.upload_link_lost(client);
         }
         self.counters.connections_lost += u64::from(established);
+        if !link.identity.address.is_empty() {
+            self.closed.push((self.now, link.identity.address));
+        }
+        if link.lane == Lane::HUB {
+            self.hub_lost(link.node);
+        }
         self.redistribute(link.node, lost);
         self.next_tick = self.now;
     }
@@ -323,6 +350,9 @@ impl Engine {
     /// What a lost connection's socket still holds must not run after what is sent next: the connection that takes
     /// its place, or the one that already has, kills it before anything else.
     fn fence(&mut self, node: NodeId, lane: Lane, identity: Identity) {
+        if identity.client_id == 0 {
+            return; // its node was busy and did not tell
+        }
         let fence = Fence { client_id: identity.client_id, address: identity.address };
         let index = self.cluster.topology.index_of(&node);
         let standing = index.and_then(|index| self.standing(lane, index));

@@ -6,9 +6,10 @@ use super::fan::Audience;
 use super::send::{Flow, Traits};
 use super::{Engine, Question};
 use crate::backend::ClientKey;
-use crate::command::{Command, Local};
+use crate::command::{Args, Command, Local};
 use crate::local::{self, Context};
 use crate::plan::{Merge, RequestArgs};
+use crate::pubsub::{Kind, Name};
 use crate::session::{ClientFlags, FanKind, Stall};
 use crate::topology::Cluster;
 
@@ -45,6 +46,7 @@ impl Engine {
                 return self.send_anywhere(key, cluster, Traits::question(), request);
             }
             Local::ConfigSet if !local::names_own_setting(words) => {
+                self.note_notify_events(cluster, words);
                 let kind = FanKind::Merge(Merge::Same);
                 return self.fan_nodes(
                     key,
@@ -72,12 +74,15 @@ impl Engine {
                 return Flow::Wait(Stall::Unreachable);
             }
         }
-        if what == Local::Reset {
-            self.end_session(key);
-        }
+        let left = if what == Local::Reset { self.end_session(key) } else { Vec::new() };
         let mut made = std::mem::take(&mut self.made);
         made.clear();
         self.answer_local(key, cluster, what, words, &mut made);
+        if !left.is_empty() {
+            let flow = self.answer_when_left(key, left, &made);
+            self.made = made;
+            return flow;
+        }
         self.reply_now(key, &made);
         self.made = made;
         if what == Local::Quit {
@@ -143,9 +148,19 @@ impl Engine {
         Some(())
     }
 
-    /// RESET: nothing lasts of what the client began.
-    fn end_session(&mut self, key: ClientKey) {
+    /// CONFIG SET of notify-keyspace-events: masters that join later are told it too.
+    fn note_notify_events(&self, cluster: &Cluster, words: &RequestArgs<'_>) {
+        let mut names = (2..words.count()).step_by(2);
+        let Some(at) = names.rfind(|&at| words.is(at, "notify-keyspace-events")) else { return };
+        let nodes = cluster.topology.nodes().iter();
+        let told = nodes.map(|node| node.run_id.clone().unwrap_or_else(|| node.id.to_string()));
+        self.shared.set_notify_events(words.word(at + 1), told.collect());
+    }
+
+    /// RESET: nothing lasts of what the client began. Returns what it listened to.
+    fn end_session(&mut self, key: ClientKey) -> Vec<(Kind, Name)> {
         self.discard(key);
         self.end_tracking(key);
+        self.end_listening(key)
     }
 }

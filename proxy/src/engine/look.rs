@@ -30,10 +30,8 @@ impl Engine {
             return self.look(key, cluster, command, request, args);
         }
         Some(self.run_quietly(key, command, |engine| {
-            engine.look(key, cluster, command, request, args).unwrap_or_else(|| {
-                engine.counters.requests += 1;
-                engine.dispatch_other(key, cluster, command, request, args)
-            })
+            let flow = engine.look(key, cluster, command, request, args);
+            flow.unwrap_or_else(|| engine.run(key, cluster, command, request, args))
         }))
     }
 
@@ -63,6 +61,11 @@ impl Engine {
         }
         if self.is_held(key, cluster, command, &RequestArgs::new(request, args)) {
             return Some(Flow::Wait(Stall::Paused));
+        }
+        if flags.has(ClientFlags::MONITOR)
+            && (command.flags.has(Flags::READONLY) || command.flags.has(Flags::WRITE))
+        {
+            return Some(self.reject(key, command, b"ERR Replica can't interact with the keyspace"));
         }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
             return Some(self.queue(key, command, request));

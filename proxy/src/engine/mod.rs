@@ -12,6 +12,8 @@ mod download;
 mod exec;
 mod fan;
 mod gather;
+mod hear;
+mod hub;
 mod intake;
 mod invalidate;
 mod lanes;
@@ -19,19 +21,25 @@ mod link;
 mod links;
 mod locally;
 mod look;
+mod monitor;
 mod pause;
+mod pubsub;
 mod quiet;
 mod receive;
 mod retry;
 mod scan;
+mod scripts;
 mod send;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_scripts;
 mod tracking;
 mod transactions;
 mod turn;
 mod upload;
 mod wait;
+mod who;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -45,6 +53,7 @@ use slotmap::SlotMap;
 use crate::backend::{ClientKey, Credentials, Fence, Lane, LinkKey};
 use crate::config::Config;
 use crate::plan::Split;
+use crate::pubsub::Hub;
 use crate::session::{About, Client, ClientFlags, Fan, Unblock, Work};
 use crate::stats::{Counters, Pause, Shared};
 use crate::topology::Cluster;
@@ -200,6 +209,24 @@ pub struct Engine {
     /// Clients that wait for something that may never come.
     waiting: HashSet<ClientKey>,
     next_look: Instant,
+    hub: Hub,
+    /// Not everything is subscribed where it has to be.
+    hub_anxious: bool,
+    next_review: Instant,
+    /// The map is being read again for the hub.
+    fresh_map: Option<hub::FreshMap>,
+    /// When it was last.
+    map_read: Instant,
+    farewells: Vec<hub::Farewell>,
+    /// Who hears a message, while it is told.
+    listeners: Vec<ClientKey>,
+    /// Clients that hold more are looked at, in bytes.
+    output_watch: u64,
+    /// Clients that are told of every command, and those that will be.
+    monitors: BTreeSet<ClientKey>,
+    monitor_waiters: BTreeSet<ClientKey>,
+    /// Addresses that connections to nodes had, and when they were closed.
+    closed: Vec<(Instant, String)>,
     /// A redirect was seen: they may wait at the wrong place.
     look_at_waiting: bool,
     /// Clients that track keys.
@@ -227,6 +254,7 @@ pub struct Engine {
     next_check: Instant,
     next_housekeeping: Instant,
     split: Split,
+    script_memory: scripts::Memory,
     positions: Vec<u32>,
     made: Vec<u8>,
     limits: Limits,
@@ -255,6 +283,8 @@ impl Engine {
             username: config.node_username.as_deref().map(Arc::from),
             password: config.node_password.as_ref().map(|secret| Arc::from(secret.expose())),
         };
+        let hub = Hub::new(Arc::clone(&shared.pubsub));
+        let output_watch = config.client_output_buffer_limit.harmless();
         let mut engine = Self {
             config,
             shared,
@@ -278,6 +308,17 @@ impl Engine {
             awoken: Vec::new(),
             waiting: HashSet::new(),
             next_look: now,
+            hub,
+            hub_anxious: false,
+            next_review: now,
+            fresh_map: None,
+            map_read: now.checked_sub(Duration::from_secs(1)).unwrap_or(now),
+            farewells: Vec::new(),
+            listeners: Vec::new(),
+            output_watch,
+            monitors: BTreeSet::new(),
+            monitor_waiters: BTreeSet::new(),
+            closed: Vec::new(),
             look_at_waiting: false,
             trackers: HashSet::new(),
             enabling: HashMap::new(),
@@ -296,6 +337,7 @@ impl Engine {
             next_check: now,
             next_housekeeping: now,
             split: Split::default(),
+            script_memory: scripts::Memory::default(),
             positions: Vec::new(),
             made: Vec::new(),
             limits,
@@ -382,6 +424,9 @@ impl Engine {
             return;
         }
         self.leave_all(key);
+        if self.clients.get(key).is_some_and(|client| client.standing.is_some()) {
+            self.end_listening(key);
+        }
         if let Some(mut client) = self.clients.remove(key) {
             self.abandon_upload(&mut client);
             if let Some(work) = client.work.take() {

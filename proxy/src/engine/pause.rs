@@ -7,6 +7,7 @@ use crate::backend::ClientKey;
 use crate::command::{Command, Flags, Handling, Local, Resolved, Transaction};
 use crate::local;
 use crate::plan::{RequestArgs, with_queued};
+use crate::scripts::Sha;
 use crate::session::{Client, ClientFlags};
 use crate::topology::Cluster;
 
@@ -76,33 +77,43 @@ impl Engine {
             return false;
         }
         let exec = command.handling == Handling::Transaction(Transaction::Exec);
-        pause.all || may_write(command, words) || exec && queued_writes(client, cluster)
+        pause.all || self.may_write(command, words) || exec && self.queued_writes(client, cluster)
     }
-}
 
-/// Whether a command may change data or tell other clients something: what Redis may replicate.
-fn may_write(command: &Command, words: &RequestArgs<'_>) -> bool {
-    if command.is_script() && !command.flags.has(Flags::READONLY) {
-        return !declares_no_writes(words.word(1));
+    /// Whether a command may change data or tell other clients something: what Redis may replicate.
+    fn may_write(&self, command: &Command, words: &RequestArgs<'_>) -> bool {
+        if !command.is_script() || command.flags.has(Flags::READONLY) {
+            return command.flags.has(Flags::WRITE)
+                || ["publish", "spublish", "pfcount"].contains(&command.name);
+        }
+        match command.name {
+            "eval" => !declares_no_writes(words.word(1)),
+            "evalsha" => {
+                let text = Sha::parse(words.word(1)).and_then(|sha| self.shared.scripts.text(&sha));
+                text.is_none_or(|text| !declares_no_writes(&text))
+            }
+            _ => true,
+        }
     }
-    command.flags.has(Flags::WRITE) || ["publish", "spublish", "pfcount"].contains(&command.name)
+
+    /// Whether a transaction has a command in its queue that may write.
+    fn queued_writes(&self, client: &Client, cluster: &Cluster) -> bool {
+        let Some(standing) = client.standing.as_deref() else { return false };
+        let queued = &standing.transaction;
+        let writes = |args: &RequestArgs<'_>| match cluster.table.resolve(args) {
+            Resolved::Command(command) => self.may_write(command, args),
+            _ => false,
+        };
+        client.flags.has(ClientFlags::MULTI)
+            && queued
+                .ranges
+                .iter()
+                .any(|range| with_queued(&queued.requests[range.clone()], writes).unwrap_or(false))
+    }
 }
 
 /// Whether a script's first line says that it does not write.
 fn declares_no_writes(script: &[u8]) -> bool {
     let line = script.split(|&byte| byte == b'\n').next().unwrap_or_default();
     line.starts_with(b"#!") && line.windows(9).any(|part| part == b"no-writes")
-}
-
-/// Whether a transaction has a command in its queue that may write.
-fn queued_writes(client: &Client, cluster: &Cluster) -> bool {
-    let Some(standing) = client.standing.as_deref() else { return false };
-    let queued = &standing.transaction;
-    client.flags.has(ClientFlags::MULTI)
-        && queued.ranges.iter().any(|range| {
-            let writes = |args: &RequestArgs<'_>| {
-                matches!(cluster.table.resolve(args), Resolved::Command(command) if may_write(command, args))
-            };
-            with_queued(&queued.requests[range.clone()], writes).unwrap_or(false)
-        })
 }

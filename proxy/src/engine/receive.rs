@@ -4,7 +4,7 @@ use portico_resp::is_error;
 use portico_slots::NodeId;
 
 use super::{Engine, LARGE, LinkState};
-use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::plan::{Action, Event, Facts, decide};
 use crate::session::{ClientFlags, Pending, PendingFlags, Work};
 
@@ -84,20 +84,21 @@ impl Engine {
             return self.group_reply(key, reply);
         }
         let leased = link.leased_to.is_some();
-        let Some((entry, range)) = link.pipe.answered() else {
-            tracing::warn!("a node sent a reply that nobody asked for; its connection is closed");
-            return self.lose_link(key);
-        };
+        let Some((entry, range)) = link.pipe.answered() else { return self.unasked(key, reply) };
         if is_error(reply) {
             let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
+            if entry.flags.has(RequestFlags::IGNORED) {
+                link.scripts.clear(); // it may have been a script's text
+            }
             self.error_reply(node, entry, reply, &request);
             if leased {
                 self.close_lease_if_done(key);
             }
             return;
         }
-        if entry.flags.has(RequestFlags::PROBE) {
-            return self.upload_probed(entry.client);
+        if entry.flags.any(RequestFlags::PROBE.with(RequestFlags::COUNTED)) {
+            let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
+            return self.special_reply(&entry, node, reply, &request);
         }
         self.answer(&entry, reply);
         if leased {
@@ -109,16 +110,41 @@ impl Engine {
     #[cold]
     fn pushed(&mut self, key: LinkKey, push: &[u8]) {
         let Some(lane) = self.links.get(key).map(|link| link.lane) else { return };
-        if lane.is_leased() {
+        if lane == Lane::HUB {
+            self.hub_pushed(key, push);
+        } else if lane.is_leased() {
             self.tracking_push(lane, push);
         }
         // Otherwise one that nobody asked for.
+    }
+
+    /// A reply that is none.
+    #[cold]
+    fn unasked(&mut self, key: LinkKey, reply: &[u8]) {
+        if self.links.get(key).is_some_and(|link| link.lane == Lane::MONITOR) {
+            return self.monitored(reply);
+        }
+        tracing::warn!("a node sent a reply that nobody asked for; its connection is closed");
+        self.lose_link(key);
+    }
+
+    /// A reply that is not passed on as it is.
+    #[cold]
+    fn special_reply(&mut self, entry: &InFlight, node: NodeId, reply: &[u8], request: &[u8]) {
+        if entry.flags.has(RequestFlags::PROBE) {
+            return self.upload_probed(entry.client);
+        }
+        let counted = self.receivers(node, request, reply);
+        self.answer(entry, &counted);
     }
 
     /// One of the replies to several requests that count as one.
     #[cold]
     fn group_reply(&mut self, key: LinkKey, reply: &[u8]) {
         let Some(link) = self.links.get_mut(key) else { return };
+        if link.pipe.in_subscription() {
+            return self.subscription_reply(key, reply);
+        }
         if let Some((entry, place)) = link.pipe.group_notes() {
             self.note_end(entry, place as usize, reply);
         }
@@ -160,6 +186,7 @@ impl Engine {
             slot: entry.slot,
             readonly: entry.flags.has(RequestFlags::READONLY),
             script: entry.flags.has(RequestFlags::SCRIPT),
+            can_load: self.lacks_script(&entry, node, event, request),
             streamed: entry.flags.has(RequestFlags::STREAMED),
             hops_left: self.config.max_redirections.saturating_sub(hops),
             expired: waited >= self.config.failover_timeout,
@@ -213,19 +240,22 @@ impl Engine {
         if client.flags.set(ClientFlags::DIRTY) {
             self.dirty_clients.push(key);
         }
-        const LOOK: ClientFlags = ClientFlags::CAREFUL.with(ClientFlags::STALLED);
+        const LOOK: ClientFlags = ClientFlags::CAREFUL.with(ClientFlags::STALLED).with(ClientFlags::HOLDS);
         let look = client.flags.any(LOOK);
         let held = client.work.as_deref().map_or(0, Work::reply_bytes);
         if look {
             self.look_again(key);
         }
-        if held as u64 > self.config.client_output_buffer_limit {
-            self.over_limit(key);
+        if held as u64 > self.output_watch {
+            self.watch_output(key);
         }
     }
 
     #[cold]
     fn look_again(&mut self, key: ClientKey) {
+        if self.clients.get(key).is_some_and(|client| client.flags.has(ClientFlags::HOLDS)) {
+            self.tell_held(key);
+        }
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref() else { return };
         let outstanding = work.queue.outstanding_count();
@@ -247,11 +277,7 @@ impl Engine {
     #[cold]
     pub(super) fn over_limit(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get(key) else { return };
-        tracing::warn!(
-            id = client.id,
-            limit = self.config.client_output_buffer_limit,
-            "client closed for overcoming of output buffer limits"
-        );
+        tracing::warn!(id = client.id, "client closed for overcoming of output buffer limits");
         self.counters.output_limit_disconnections += 1;
         self.close_client(key);
     }

@@ -48,7 +48,10 @@ impl Engine {
         since: Instant,
     ) {
         let mut pause = Duration::ZERO;
-        let mut hops = hops;
+        let (mut hops, mut entry) = (hops, entry);
+        if action == Action::Load {
+            entry.flags = entry.flags.with(RequestFlags::LOADED);
+        }
         let map = |address| self.config.node_address_map.map(&address);
         let (target, open) = match action {
             Action::Follow { owner, .. } => {
@@ -72,6 +75,7 @@ impl Engine {
                 pause = (waited / 4).clamp(SHORT_PAUSE, LONG_PAUSE);
                 (Target::Owner, open)
             }
+            Action::Load => (Target::Owner, false),
             Action::Reconnect => {
                 self.refresh_wanted = true;
                 pause = LONG_PAUSE;
@@ -181,6 +185,9 @@ impl Engine {
                     && !entry.flags.has(RequestFlags::READONLY)
                 {
                     client.written |= shard_bit(node);
+                }
+                if parked.calls_script() {
+                    self.give_scripts(link_key, &parked.request);
                 }
                 let Some(link) = self.links.get_mut(link_key) else { return true };
                 link.patient = entry.flags.has(RequestFlags::BLOCKING);

@@ -4,7 +4,7 @@ use portico_slots::{NodeIndex, Slot};
 
 use super::wait::shard_bit;
 use super::{Engine, Fan};
-use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::{Command, Flags};
 use crate::config::PipelineOrder;
 use crate::plan::Refusal;
@@ -145,7 +145,7 @@ fn gate_carefully(client: &Client, work: &Work, place: Place, traits: Traits, op
 
 impl Engine {
     /// Unanswered bytes on one connection above which its clients wait.
-    const MOST_ON_LINK: usize = 8 << 20;
+    pub(super) const MOST_ON_LINK: usize = 8 << 20;
     /// Requests of one client that may be outstanding; more of its pipeline stays unread.
     pub(super) const MOST_OUTSTANDING: u32 = 4096;
     /// A client that waits goes on below this many.
@@ -155,8 +155,22 @@ impl Engine {
     #[inline]
     pub(super) fn send(&mut self, key: ClientKey, slot: Slot, traits: Traits, request: &[u8]) -> Flow {
         let Some(owner) = self.cluster.topology.owner(slot) else { return self.unreachable(key, slot) };
+        self.send_by(key, slot, None, owner, traits, request)
+    }
+
+    /// Sends a request to a node, on a lane other than its client's if one is given.
+    #[inline]
+    pub(super) fn send_by(
+        &mut self,
+        key: ClientKey,
+        slot: Slot,
+        lane: Option<Lane>,
+        owner: NodeIndex,
+        traits: Traits,
+        request: &[u8],
+    ) -> Flow {
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        let lane = client.lane;
+        let lane = lane.unwrap_or(client.lane);
         let link_key = self.routes[lane.index()][usize::from(owner)];
         let Some(link) = self.links.get_mut(link_key) else {
             self.route(lane, owner);

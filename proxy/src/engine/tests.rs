@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use portico_slots::{Address, Node, NodeId, Role, Slot, Topology};
 
 use super::{Effect, Engine};
-use crate::backend::{ClientKey, LinkKey};
+use crate::backend::{ClientKey, Lane, LinkKey};
 use crate::command::Table;
 use crate::config::Config;
 use crate::session::About;
@@ -22,12 +22,12 @@ const BORDER: Slot = 8192;
 const LOW: &str = "b";
 const HIGH: &str = "a";
 
-struct World {
-    engine: Engine,
+pub(super) struct World {
+    pub(super) engine: Engine,
     now: Instant,
-    cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<Cluster>,
     /// What each node was sent and has not answered, and where.
-    links: HashMap<LinkKey, (u16, Vec<u8>)>,
+    pub(super) links: HashMap<LinkKey, (u16, Vec<u8>)>,
     told: HashMap<ClientKey, Vec<u8>>,
     /// Nodes that cannot be connected to.
     down: Vec<u16>,
@@ -37,7 +37,7 @@ fn node(port: u16) -> NodeId {
     format!("{port:040}").parse().expect("forty digits are an id")
 }
 
-fn cluster(border: Slot) -> Arc<Cluster> {
+pub(super) fn cluster(border: Slot) -> Arc<Cluster> {
     let nodes = [7000, 7001].map(|port| Node {
         id: node(port),
         address: Address::new("127.0.0.1", port),
@@ -56,7 +56,7 @@ fn cluster(border: Slot) -> Arc<Cluster> {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         let cluster = cluster(BORDER);
         let shared = Arc::new(Shared::new(1, 6379, now));
@@ -64,24 +64,24 @@ impl World {
         Self { engine, now, cluster, links: HashMap::new(), told: HashMap::new(), down: Vec::new() }
     }
 
-    fn client(&mut self) -> ClientKey {
+    pub(super) fn client(&mut self) -> ClientKey {
         let client = self.engine.new_client(About::new(None, None, self.now));
         self.engine.add_client(client)
     }
 
-    fn send(&mut self, client: ClientKey, lines: &[&str]) {
+    pub(super) fn send(&mut self, client: ClientKey, lines: &[&str]) {
         let bytes = lines.iter().flat_map(|line| format!("{line}\r\n").into_bytes()).collect::<Vec<_>>();
         self.engine.client_input(client, &bytes);
         self.turn();
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
         self.turn();
     }
 
     /// Turns until nothing more happens: sockets open, connections are set up, bytes are taken.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         for _ in 0..20 {
             self.engine.begin_turn(self.now, &self.cluster);
             self.engine.end_turn();
@@ -101,6 +101,10 @@ impl World {
             for key in clients {
                 let Some(client) = self.engine.client_mut(key) else { continue };
                 client.flags.clear(crate::session::ClientFlags::DIRTY);
+                if client.flags.has(crate::session::ClientFlags::AGENT) {
+                    self.engine.agent_told(key);
+                    continue;
+                }
                 let bytes = client.work.as_deref().map_or(Vec::new(), |work| work.out[work.told..].to_vec());
                 self.told.entry(key).or_default().extend_from_slice(&bytes);
                 self.engine.client_told(key, bytes.len());
@@ -144,16 +148,28 @@ impl World {
         }
     }
 
-    fn link(&self, port: u16) -> LinkKey {
-        let found = self.links.iter().find(|(_, (at, _))| *at == port);
-        *found.expect("there is a connection to the node").0
+    /// The clients' connection to a node.
+    pub(super) fn link(&self, port: u16) -> LinkKey {
+        self.link_of(port, false).expect("there is a connection to the node")
+    }
+
+    /// The connection to a node that clients share, or Portico's own.
+    pub(super) fn link_of(&self, port: u16, control: bool) -> Option<LinkKey> {
+        let is = |key| {
+            let lane = self.engine.links.get(key).map(|link| link.lane);
+            (lane == Some(Lane::CONTROL)) == control
+        };
+        self.links.iter().find(|&(&key, &(at, _))| at == port && is(key)).map(|(key, _)| *key)
     }
 
     /// What a node was sent since it was last asked, as words.
-    fn received(&mut self, port: u16) -> String {
-        let Some((_, sent)) = self.links.values_mut().find(|(at, _)| *at == port) else {
-            return String::new();
-        };
+    pub(super) fn received(&mut self, port: u16) -> String {
+        let Some(key) = self.link_of(port, false) else { return String::new() };
+        self.received_on(key)
+    }
+
+    pub(super) fn received_on(&mut self, key: LinkKey) -> String {
+        let Some((_, sent)) = self.links.get_mut(&key) else { return String::new() };
         let text = String::from_utf8_lossy(sent).into_owned();
         sent.clear();
         let words: Vec<_> =
@@ -161,13 +177,13 @@ impl World {
         words.join(" ")
     }
 
-    fn answers(&mut self, port: u16, reply: &str) {
+    pub(super) fn answers(&mut self, port: u16, reply: &str) {
         let key = self.link(port);
         self.engine.link_input(key, reply.as_bytes());
         self.turn();
     }
 
-    fn told(&mut self, client: ClientKey) -> String {
+    pub(super) fn told(&mut self, client: ClientKey) -> String {
         String::from_utf8_lossy(&self.told.remove(&client).unwrap_or_default()).into_owned()
     }
 }

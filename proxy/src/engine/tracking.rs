@@ -242,8 +242,8 @@ impl Engine {
     pub(super) fn tracker(&self, lane: Lane) -> Option<ClientKey> {
         let holder = self.lanes[lane.index()].holder?;
         let client = self.clients.get(holder)?;
-        let task = client.standing.as_deref().and_then(|standing| standing.task.as_ref());
-        let key = if client.flags.has(ClientFlags::AGENT) { task?.owner()? } else { holder };
+        let owner = client.standing.as_deref().and_then(|standing| standing.owner);
+        let key = if client.flags.has(ClientFlags::AGENT) { owner? } else { holder };
         self.trackers.contains(&key).then_some(key)
     }
 

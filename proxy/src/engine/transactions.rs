@@ -76,6 +76,7 @@ impl Engine {
         let start = transaction.requests.len();
         if !transaction.aborted {
             transaction.requests.extend_from_slice(request);
+            transaction.scripts |= command.is_script();
             transaction.ranges.push(start..start + request.len());
         }
         if transaction.requests.len() as u64 > limit {
@@ -139,6 +140,9 @@ impl Engine {
                 if agent || watched.iter().all(|&other| other == slot.unwrap_or(home)) =>
             {
                 let slot = slot.unwrap_or(home);
+                if transaction.scripts {
+                    self.before_scripts(key, cluster, slot, &transaction.requests);
+                }
                 self.exec_native(key, cluster, slot, signal, keys, &transaction.requests, &watched)
             }
             plan => {
@@ -221,8 +225,11 @@ impl Engine {
         let said = entry.flags.has(RequestFlags::CACHING);
         let queued = count_requests(request).saturating_sub(2 + u32::from(said));
         match transaction_outcome(refused, reply, queued) {
-            Outcome::Answer(reply) if said => self.answer(&entry, &super::caching::without_first(&reply)),
-            Outcome::Answer(reply) => self.answer(&entry, &reply),
+            Outcome::Answer(reply) => {
+                let reply = self.exec_receivers(node, request, reply);
+                let reply = if said { super::caching::without_first(&reply) } else { reply };
+                self.answer(&entry, &reply);
+            }
             Outcome::Decide(line) => self.decide(entry, Some(node), Event::Error(&line), request),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Effect, Engine, Link, LinkState};
-use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::session::{Client, ClientFlags};
 use crate::topology::Cluster;
 
@@ -78,7 +78,9 @@ impl Engine {
             && self.retrying.is_empty()
             && self.orphans.is_empty()
             && self.uploading.is_empty()
-            && self.opened.is_empty())
+            && self.opened.is_empty()
+            && !self.hub_anxious
+            && self.monitor_waiters.is_empty())
     }
 
     fn tick(&mut self) {
@@ -88,6 +90,8 @@ impl Engine {
         self.settle_orphans(None);
         self.reopen_for_orphans();
         self.start_uploads();
+        self.review_hub();
+        self.review_monitors();
         self.wake_stalled();
     }
 
@@ -167,10 +171,11 @@ impl Engine {
             self.next_look = self.now + LOOK;
             self.refresh_wanted = true;
         }
+        self.keep_map_fresh();
         let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
         self.watchful =
             self.links.values().any(|link| waits(link) || !matches!(link.state, LinkState::Ready));
-        self.watchful |= far_away;
+        self.watchful |= far_away || self.hub.listens_everywhere();
         let (now, limit) = (self.now, self.config.failover_timeout);
         let mut silent = false;
         let mut given_up: Vec<LinkKey> = Vec::new();
@@ -209,7 +214,12 @@ impl Engine {
         let mut to_ping: Vec<LinkKey> = Vec::new();
         for (key, link) in &mut self.links {
             link.pipe.trim_partial();
-            if link.is_shared_and_ready() && link.pipe.is_empty() && now >= link.moved + ping {
+            // Nobody else's requests tell that a node that is listened to has gone silent; and what MONITOR shows
+            // could not be told from the answer.
+            let listened = link.lane == Lane::HUB && !self.hub.is_empty();
+            let ping = if listened { ping.min(HOUSEKEEPING) } else { ping };
+            let speaks = link.is_shared_and_ready() && link.lane != Lane::MONITOR;
+            if speaks && link.pipe.is_empty() && now >= link.moved + ping {
                 to_ping.push(key);
             }
         }
@@ -227,7 +237,8 @@ impl Engine {
             // Half a request is no reason to stay; a reply that is not there yet is.
             let waits = |client: &Client| {
                 let work = client.work.as_deref();
-                work.is_some_and(|work| !work.queue.is_empty()) || client.flags.has(ClientFlags::STALLED)
+                let told = ClientFlags::STALLED.with(ClientFlags::SUBSCRIBED).with(ClientFlags::MONITOR);
+                work.is_some_and(|work| !work.queue.is_empty()) || client.flags.any(told)
             };
             let idle: Vec<ClientKey> = self
                 .clients
@@ -238,6 +249,9 @@ impl Engine {
             idle.into_iter().for_each(|key| self.close_client(key));
         }
         self.close_idle_lanes();
+        self.sweep_hub();
+        self.sweep_monitors();
+        self.watch_outputs();
         self.publish();
     }
 

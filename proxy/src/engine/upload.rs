@@ -65,6 +65,7 @@ impl Engine {
             return None;
         }
         let traits = Traits::of(command);
+        let script = if command.is_script() { self.before_streamed_script(&known) } else { None };
         let now = self.now;
         let client = self.clients.get_mut(key)?;
         let work = client.work.as_deref_mut()?;
@@ -78,6 +79,7 @@ impl Engine {
             key: first.unwrap_or_default(),
             head: head.to_vec(),
             stream: scanner.take_stream(),
+            script,
             flags: traits.flags.with(RequestFlags::STREAMED),
             stage: Stage::Waiting(now),
             link: None,
@@ -159,7 +161,9 @@ impl Engine {
         upload.stage = Stage::Streaming;
         let (head, slot, flags) = (std::mem::take(&mut upload.head), upload.slot, upload.flags);
         let asks = upload.asking.is_some();
-        let Some(link_key) = upload.link else { return };
+        let (script, link) = (upload.script, upload.link);
+        let script = script.and_then(|sha| self.shared.scripts.text(&sha));
+        let Some(link_key) = link else { return };
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref_mut() else { return };
         let write = !flags.has(RequestFlags::READONLY);
@@ -173,10 +177,18 @@ impl Engine {
         client.in_flight += 1;
         let input = std::mem::take(&mut work.input);
         if let Some(link) = self.links.get_mut(link_key) {
-            if asks {
+            let mut ahead = |request: &[u8]| {
                 let flags = RequestFlags::IGNORED.with(RequestFlags::STREAMED);
                 link.pipe.push(b"", InFlight { flags, ..InFlight::nobodys() });
-                link.pipe.stream(ASKING);
+                link.pipe.stream(request);
+            };
+            if let Some(text) = script {
+                let mut load = Vec::new();
+                encode::command(&mut load, &[b"SCRIPT", b"LOAD", &text]);
+                ahead(&load);
+            }
+            if asks {
+                ahead(ASKING);
             }
             link.pipe.push(b"", InFlight { client: key, seq, slot, flags, ..InFlight::nobodys() });
             link.pipe.stream(&head);

@@ -9,6 +9,7 @@ use portico_resp::encode;
 use super::Context;
 use crate::command::{Args, errors};
 use crate::plan::RequestArgs;
+use crate::pubsub::Kind;
 use crate::session::{Client, ClientFlags, Unblock};
 
 /// CLIENT UNBLOCK client-id [TIMEOUT|ERROR]
@@ -21,7 +22,12 @@ pub fn unblock(args: &RequestArgs<'_>) -> Result<(u64, Unblock), String> {
         4 if args.is(3, "timeout") => Unblock::Timeout,
         4 if args.is(3, "error") => Unblock::Error,
         4 => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".to_owned()),
-        _ => return Err("ERR syntax error".to_owned()),
+        _ => {
+            let name = args.text(1);
+            return Err(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{name}'. Try CLIENT HELP."
+            ));
+        }
     };
     let id = args.integer(2).ok_or("ERR value is not an integer or out of range")?;
     Ok((u64::try_from(id).unwrap_or(0), how))
@@ -155,12 +161,13 @@ pub fn client_line(client: &Client, (now, seconds): (Instant, u32), version: &st
         _ if !super::at_least(version, (7, 4)) => String::new(),
         watched => format!(" watch={watched}"),
     };
+    let listens = |kind| client.standing.as_deref().map_or(0, |standing| standing.subscriptions.len(kind));
     let resp = if client.flags.has(ClientFlags::RESP3) { 3 } else { 2 };
     let total = held + untold + input + multi_mem + size_of::<Client>();
     // Writing to a string cannot fail.
     let _ = write!(
         out,
-        "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={} db=0 sub=0 psub=0 ssub=0 \
+        "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={} db=0 sub={} psub={} ssub={} \
          multi={multi}{watch} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem={multi_mem} rbs=0 rbp=0 obl={untold} \
          oll=0 omem={held} tot-mem={total} events=r cmd={} user=default redir={} resp={resp}",
         client.id,
@@ -168,6 +175,9 @@ pub fn client_line(client: &Client, (now, seconds): (Instant, u32), version: &st
         address(about.local),
         about.name,
         flags_of(client),
+        listens(Kind::Channel),
+        listens(Kind::Pattern),
+        listens(Kind::Shard),
         client.last_command,
         client.redirection(),
     );

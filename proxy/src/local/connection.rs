@@ -1,10 +1,11 @@
 //! PING, ECHO, SELECT and the commands of databases and clusters that one server without either has.
 
-use portico_resp::encode;
+use portico_resp::{Protocol, encode};
 
 use super::Context;
 use crate::command::Args;
 use crate::plan::RequestArgs;
+use crate::session::ClientFlags;
 
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 const NOT_AN_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
@@ -12,7 +13,13 @@ const OUT_OF_RANGE: &str = "ERR DB index is out of range";
 
 /// PING [message]
 pub fn ping(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    let listens = context.client.flags.has(ClientFlags::SUBSCRIBED);
     match args.count() {
+        1 | 2 if listens && context.client.protocol() == Protocol::Resp2 => {
+            encode::array_header(context.out, 2);
+            encode::bulk(context.out, b"pong");
+            encode::bulk(context.out, args.word(1));
+        }
         1 => encode::simple(context.out, "PONG"),
         2 => encode::bulk(context.out, args.word(1)),
         _ => encode::error(context.out, "ERR wrong number of arguments for 'ping' command"),

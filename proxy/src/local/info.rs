@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::config::Config;
+use crate::pubsub::Kind;
 use crate::stats::{Shared, Totals};
 
 /// Fields that are counts or sizes: a whole is the sum of its parts.
@@ -193,6 +194,9 @@ fn portico_value(
         "connected_clients" => shared.clients().to_string(),
         "tracking_clients" => shared.tracking_clients().to_string(),
         "cluster_connections" | "blocked_clients" | "clients_in_timeout_table" => "0".to_owned(),
+        "pubsub_channels" => shared.pubsub.len(Kind::Channel).to_string(),
+        "pubsub_patterns" => shared.pubsub.len(Kind::Pattern).to_string(),
+        "pubsubshard_channels" => shared.pubsub.len(Kind::Shard).to_string(),
         "maxclients" => config.maxclients.to_string(),
         "total_connections_received" => totals.counters.connections.to_string(),
         "rejected_connections" => totals.counters.rejected_connections.to_string(),

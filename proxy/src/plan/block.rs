@@ -79,14 +79,11 @@ impl Timeout {
     }
 }
 
-/// What a blocking command answers when nothing came.
+/// What a blocking command answers when nothing came: for all of them a null array.
 #[must_use]
-pub fn nothing_came(name: &str, protocol: Protocol) -> Vec<u8> {
+pub fn nothing_came(protocol: Protocol) -> Vec<u8> {
     let mut out = Vec::new();
-    match name {
-        "blmove" | "brpoplpush" => encode::null(&mut out, protocol),
-        _ => encode::null_array(&mut out, protocol),
-    }
+    encode::null_array(&mut out, protocol);
     out
 }
 

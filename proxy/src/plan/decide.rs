@@ -26,6 +26,8 @@ pub struct Facts {
     pub readonly: bool,
     /// A script can make any error text: only the server's own form counts as a refusal.
     pub script: bool,
+    /// It calls a script by its SHA1 whose text is known, and nothing is behind it that it must not follow.
+    pub can_load: bool,
     /// Its bytes were not kept.
     pub streamed: bool,
     /// How often it was sent elsewhere already, against `max-redirections`.
@@ -81,6 +83,8 @@ pub enum Action {
     },
     /// Send it again after the connection was set up anew.
     Reconnect,
+    /// Send it again behind the text of its script, which the node does not have.
+    Load,
     /// It never ran: send it to the slot's owner, whoever that is by then.
     Resend,
     /// Answer with an error of Portico's own.
@@ -132,6 +136,7 @@ fn on_error(line: &[u8], facts: Facts) -> Action {
             }
             Action::Wait { refresh: true, open: false }
         }
+        ErrorCode::NoScript if facts.can_load => Action::Load,
         ErrorCode::NoAuth if facts.expired => return Action::Refuse(Refusal::NodeCredentials),
         ErrorCode::NoAuth => Action::Reconnect,
         ErrorCode::WrongPass => return Action::Refuse(Refusal::NodeCredentials),
@@ -155,6 +160,7 @@ mod tests {
         slot: 866,
         readonly: false,
         script: false,
+        can_load: false,
         streamed: false,
         hops_left: 16,
         expired: false,
@@ -162,6 +168,7 @@ mod tests {
     };
     const READ: Facts = Facts { readonly: true, ..WRITE };
     const SCRIPT: Facts = Facts { script: true, ..WRITE };
+    const LOADABLE: Facts = Facts { can_load: true, ..SCRIPT };
     const STREAMED: Facts = Facts { streamed: true, ..WRITE };
     const EXPIRED: Facts = Facts { expired: true, tryagain_expired: true, ..WRITE };
     const NO_HOPS: Facts = Facts { hops_left: 0, ..WRITE };
@@ -218,6 +225,8 @@ mod tests {
             ("-WRONGTYPE Operation against a key holding the wrong kind of value\r\n", READ, Action::Pass),
             ("-OOM command not allowed when used memory > 'maxmemory'.\r\n", WRITE, Action::Pass),
             ("-NOSCRIPT No matching script. Please use EVAL.\r\n", SCRIPT, Action::Pass),
+            ("-NOSCRIPT No matching script. Please use EVAL.\r\n", LOADABLE, Action::Load),
+            ("-NOSCRIPT of my own making\r\n", LOADABLE, Action::Pass),
             ("-NOPERM this user has no permissions\r\n", WRITE, Action::Pass),
             ("-BUSY Redis is busy running a script.\r\n", WRITE, Action::Pass),
             ("-CROSSSLOT Keys in request don't hash to the same slot\r\n", WRITE, Action::Pass),
@@ -281,6 +290,7 @@ mod tests {
                 slot: 866,
                 readonly: false,
                 script: bit(0),
+                can_load: bit(0),
                 streamed: bit(1),
                 hops_left: bits & 4,
                 expired: bit(3),

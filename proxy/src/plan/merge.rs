@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use portico_resp::{Items, Protocol, array_items, encode, integer_reply, is_error};
 
+use super::scripts::{merge_function_stats, merge_kill};
+
 /// How parts' replies become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
@@ -26,6 +28,10 @@ pub enum Merge {
     Same,
     /// SCRIPT EXISTS: 1 where everybody says 1.
     All,
+    /// SCRIPT KILL: OK if one node had something to kill.
+    Kill,
+    /// FUNCTION STATS: those of the node that runs a function.
+    FunctionStats,
     /// The one reply as it is: there is one part, which is asked about later.
     First,
 }
@@ -89,6 +95,11 @@ impl Parts {
 /// An error is never turned into data: if any part failed, the reply is an error. When all parts failed alike it is
 /// the error that a single server would have given; otherwise it also says how much was done.
 pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &mut Vec<u8>) {
+    match kind {
+        Merge::Kill => return merge_kill(parts, out),
+        Merge::FunctionStats => return merge_function_stats(parts, protocol, out),
+        _ => {}
+    }
     if parts.iter().any(is_error) {
         return failure(kind, name, parts, out);
     }
@@ -102,7 +113,7 @@ pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &m
             let least = parts.iter().filter_map(integer_reply).min();
             encode::integer(out, least.unwrap_or(0));
         }
-        Merge::KeyOk | Merge::Same | Merge::First => {
+        Merge::KeyOk | Merge::Same | Merge::First | Merge::Kill | Merge::FunctionStats => {
             out.extend_from_slice(parts.iter().next().unwrap_or(b"+OK\r\n"));
         }
         Merge::Concat { distinct } => concat(parts, distinct, out),

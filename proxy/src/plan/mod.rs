@@ -5,6 +5,7 @@ mod decide;
 mod merge;
 mod request;
 pub mod scan_cursor;
+mod scripts;
 mod split;
 mod transaction;
 
@@ -12,5 +13,6 @@ pub use block::{Patience, Timeout, nothing_came, put_back, reads_from_the_end};
 pub use decide::{Action, Event, Facts, Refusal, decide};
 pub use merge::{Merge, Part, Parts, merge};
 pub use request::RequestArgs;
+pub use scripts::{ScriptCall, merge_exists, script_call};
 pub use split::{Split, split};
 pub use transaction::{Outcome, Plan, Step, plan_transaction, transaction_outcome, with_queued};

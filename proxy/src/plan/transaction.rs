@@ -7,7 +7,7 @@ use portico_resp::{ErrorCode, Limits, RequestScanner, Scan, is_error};
 use portico_slots::{Slot, slot};
 
 use super::RequestArgs;
-use crate::command::{Args, Command, Fan, Flags, Handling, Local, Resolved, Table};
+use crate::command::{Args, Command, Fan, Flags, Handling, Local, PubSub, Resolved, Table};
 
 /// Where one command of a transaction can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ fn place(
             true
         }
         Handling::Wait => true,
-        Handling::Channel | Handling::Any => true,
+        Handling::PubSub(PubSub::Publish | PubSub::Spublish) | Handling::Any => true,
         Handling::Local(what) => matches!(what, Local::Ping | Local::Echo),
         _ => false,
     };

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use portico_slots::{Address, Slot};
 
-use crate::backend::InFlight;
+use crate::backend::{InFlight, RequestFlags};
 
 /// Where a request is to go next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,13 @@ pub struct Parked {
 }
 
 impl Parked {
+    /// Whether it may call a script by its SHA1.
+    #[must_use]
+    pub fn calls_script(&self) -> bool {
+        let flags = self.entry.flags;
+        flags.has(RequestFlags::SCRIPT) || flags.has(RequestFlags::TRANSACTION)
+    }
+
     /// Its slot.
     #[must_use]
     pub fn slot(&self) -> Slot {

@@ -8,6 +8,18 @@ use portico_slots::{NodeId, Slot};
 use crate::backend::RequestFlags;
 use crate::plan::scan_cursor::ScanCursor;
 use crate::plan::{Merge, Parts};
+use crate::pubsub::Kind;
+
+/// What is asked about subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// PUBSUB CHANNELS, SHARDCHANNELS.
+    Channels(Kind),
+    /// PUBSUB NUMSUB, SHARDNUMSUB.
+    Subscribers(Kind),
+    /// PUBSUB NUMPAT, of these nodes.
+    Patterns(Vec<NodeId>),
+}
 
 /// What is made of the parts' replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +37,14 @@ pub enum FanKind {
     Scan(ScanCursor),
     /// SCAN's last step: the keys that the last node told, held until the nodes' map is seen to be the walk's.
     ScanConfirm(ScanCursor, Vec<u8>),
+    /// SCRIPT EXISTS, with which texts are known.
+    ScriptsExist(Vec<bool>),
+    /// SCRIPT FLUSH.
+    ScriptFlush,
     /// What every worker answered.
     Workers(Told),
+    /// Who listens to what, and for names the pattern that they have to match.
+    PubSub(Who, Option<Vec<u8>>),
 }
 
 /// How the answers of all workers are told.

@@ -13,9 +13,9 @@ mod upload;
 
 pub use attempt::{Attempt, Parked, Target};
 pub use block::{Block, Unblock};
-pub use fan::{Fan, FanKind, Told};
+pub use fan::{Fan, FanKind, Told, Who};
 pub use queue::{Pending, PendingFlags, ReplyQueue};
-pub use standing::Standing;
+pub use standing::{Standing, Subscribing};
 pub use state::{About, Client, ClientFlags, Stall, Work};
 pub use task::Task;
 pub use tracking::{Caching, Hearer, Tracking, TrackingMode};

@@ -1,8 +1,27 @@
 //! What lasts from one request to the next: a transaction, watched keys, subscriptions. Most clients have none.
 
+use std::time::Instant;
+
 use portico_slots::Slot;
 
 use super::{Block, Caching, Task, Tracking, Transaction};
+use crate::backend::ClientKey;
+use crate::pubsub::{Kind, Name, Subscriptions};
+
+/// A SUBSCRIBE (or the like) that waits until the nodes have confirmed it.
+#[derive(Debug)]
+pub struct Subscribing {
+    /// The request.
+    pub seq: u32,
+    /// What kind of names.
+    pub kind: Kind,
+    /// The names, as often as they were given.
+    pub names: Vec<Name>,
+    /// Who will listen: somebody else than who asks, if that is an agent.
+    pub listener: ClientKey,
+    /// Since when it waits.
+    pub since: Instant,
+}
 
 /// What a client has beyond who it is.
 #[derive(Debug, Default)]
@@ -29,4 +48,16 @@ pub struct Standing {
     pub hears: bool,
     /// What an agent does.
     pub task: Option<Task>,
+    /// An agent's: the same client.
+    pub owner: Option<ClientKey>,
+    /// What it is subscribed to.
+    pub subscriptions: Subscriptions,
+    /// What it is being subscribed to.
+    pub subscribing: Option<Subscribing>,
+    /// A MONITOR that waits until the nodes have confirmed it, and since when.
+    pub monitoring: Option<(u32, Instant)>,
+    /// What it is told without having asked, while a reply is not through.
+    pub held: Vec<u8>,
+    /// Since when it holds more than the soft limit.
+    pub soft_since: Option<Instant>,
 }

@@ -61,10 +61,18 @@ impl ClientFlags {
 
     /// A shard that it has written to has another master since.
     pub const WRITES_LOST: Self = Self(1 << 22);
+    /// A large reply is being passed to it.
+    pub const PASSING: Self = Self(1 << 23);
+    /// What it is told without having asked waits until a reply is through.
+    pub const HOLDS: Self = Self(1 << 24);
 
     /// Those with which a request is looked at before it is sent.
-    pub const LOOKED_AT: Self =
-        Self::MULTI.with(Self::SUBSCRIBED).with(Self::REPLY_OFF).with(Self::REPLY_SKIP).with(Self::TRACKING);
+    pub const LOOKED_AT: Self = Self::MULTI
+        .with(Self::SUBSCRIBED)
+        .with(Self::MONITOR)
+        .with(Self::REPLY_OFF)
+        .with(Self::REPLY_SKIP)
+        .with(Self::TRACKING);
 
     /// Whether every flag of `other` is set.
     #[inline]

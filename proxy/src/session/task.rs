@@ -8,17 +8,13 @@ use crate::backend::ClientKey;
 pub enum Task {
     /// EXEC of a transaction that is more than one group on one node.
     Exec(Box<Exec>),
+    /// One request on connections of Portico's own, whose reply is the owner's.
+    Aside {
+        /// Who waits for it.
+        owner: ClientKey,
+        /// Its request.
+        seq: u32,
+    },
     /// What a cancelled wait took is put back: the command and its request; none once that was sent.
     PutBack(Option<(&'static str, Vec<u8>)>),
-}
-
-impl Task {
-    /// Who waits for its end, if anybody does.
-    #[must_use]
-    pub fn owner(&self) -> Option<ClientKey> {
-        match self {
-            Self::Exec(exec) => Some(exec.owner),
-            Self::PutBack(_) => None,
-        }
-    }
 }

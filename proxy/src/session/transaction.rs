@@ -12,6 +12,8 @@ pub struct Transaction {
     pub requests: Vec<u8>,
     /// Where each of them lies.
     pub ranges: Vec<Range<usize>>,
+    /// One of them calls a script.
+    pub scripts: bool,
     /// One was refused: EXEC discards all.
     pub aborted: bool,
 }

@@ -6,6 +6,7 @@ use portico_resp::RequestStream;
 use portico_slots::{Address, Slot};
 
 use crate::backend::{LinkKey, RequestFlags};
+use crate::scripts::Sha;
 
 /// How far a large request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Upload {
     pub head: Vec<u8>,
     /// Finds its end.
     pub stream: RequestStream,
+    /// The script that it calls by its SHA1.
+    pub script: Option<Sha>,
     /// What it is.
     pub flags: RequestFlags,
     /// How far it has come.

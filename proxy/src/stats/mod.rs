@@ -2,12 +2,18 @@
 
 mod pause;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pause::PauseCell;
 
 pub use pause::Pause;
+
+use crate::scripts::Scripts;
+
+use crate::pubsub::{OwnAddresses, Registry};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -68,6 +74,8 @@ counters! {
     links_given_up,
     /// Connections to nodes that refused Portico's credentials.
     node_auth_failures,
+    /// Scripts that a node was given before it was asked to run them.
+    scripts_given,
     /// Requests streamed because of their size.
     large_requests,
     /// Replies passed on piece by piece because of their size.
@@ -143,6 +151,15 @@ pub struct Shared {
     pub run_id: String,
     /// The port that clients connect to.
     pub port: u16,
+    /// The scripts that clients sent.
+    pub scripts: Scripts,
+    /// Who listens to what.
+    pub pubsub: Arc<Registry>,
+    /// Where Portico's own connections come from, as the nodes see it.
+    pub own_addresses: Arc<OwnAddresses>,
+    /// Readings of the cluster's map.
+    pub map_reads: MapReads,
+    notify_events: Mutex<Option<NotifyEvents>>,
     next_client: AtomicU64,
     stopping: AtomicBool,
     tracking: AtomicUsize,
@@ -150,6 +167,45 @@ pub struct Shared {
     /// Answers of workers that are still to be given to what one of them asked all.
     questions: AtomicUsize,
     slots: Box<[Slot]>,
+}
+
+/// Numbers the readings of the cluster's map, so that one can be waited for that begins later.
+#[derive(Debug, Default)]
+pub struct MapReads {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl MapReads {
+    /// One begins; returns its number.
+    pub fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The one with this number has been published.
+    pub fn end(&self, number: u64) {
+        self.done.store(number, Ordering::SeqCst);
+    }
+
+    /// The number of the next to begin.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst) + 1
+    }
+
+    /// Whether one with this number or a later one has been published.
+    #[must_use]
+    pub fn is_done(&self, number: u64) -> bool {
+        self.done.load(Ordering::SeqCst) >= number
+    }
+}
+
+/// The notify-keyspace-events that a client has set.
+#[derive(Debug)]
+struct NotifyEvents {
+    value: Vec<u8>,
+    /// Nodes that have it, by run id or id.
+    told: HashSet<String>,
 }
 
 impl Shared {
@@ -169,6 +225,11 @@ impl Shared {
             started,
             run_id,
             port,
+            scripts: Scripts::default(),
+            pubsub: Arc::default(),
+            own_addresses: Arc::default(),
+            map_reads: MapReads::default(),
+            notify_events: Mutex::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             tracking: AtomicUsize::new(0),
@@ -228,6 +289,25 @@ impl Shared {
     #[must_use]
     pub fn tracking_clients(&self) -> usize {
         self.tracking.load(Ordering::Relaxed)
+    }
+
+    /// A client sets notify-keyspace-events at these nodes, each named by its run id or its id.
+    pub fn set_notify_events(&self, value: &[u8], told: HashSet<String>) {
+        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
+        *events = Some(NotifyEvents { value: value.to_vec(), told });
+    }
+
+    /// What this node has still to be told of notify-keyspace-events. It is told once.
+    #[must_use]
+    pub fn notify_events_for(&self, id: &str, run_id: Option<&str>) -> Option<Vec<u8>> {
+        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = events.as_mut()?;
+        let known = run_id.is_some_and(|run_id| events.told.contains(run_id)) || events.told.contains(id);
+        if known {
+            return None;
+        }
+        events.told.insert(run_id.unwrap_or(id).to_owned());
+        Some(events.value.clone())
     }
 
     /// CLIENT PAUSE: requests wait for so long, all of them or those that may change something.

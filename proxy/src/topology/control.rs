@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::backend::Credentials;
+use crate::pubsub::OwnAddresses;
 
 /// What a node said of itself when it was connected to.
 #[derive(Clone, Debug, Default)]
@@ -37,9 +38,14 @@ pub(super) struct Control {
 
 impl Control {
     /// Connects and authenticates.
-    pub(super) async fn open(address: Address, credentials: &Credentials) -> io::Result<Self> {
+    pub(super) async fn open(
+        address: Address,
+        credentials: &Credentials,
+        own_addresses: &OwnAddresses,
+    ) -> io::Result<Self> {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
+        own_addresses.add(&stream.local_addr()?.to_string(), true);
         let mut control = Self { stream, input: BytesMut::new(), address, about: About::default() };
         if let Some(password) = credentials.password.as_deref() {
             match credentials.username.as_deref() {

@@ -20,6 +20,8 @@ use super::{Cluster, SharedCluster};
 use crate::backend::Credentials;
 use crate::command::{Table, parse_command_reply};
 use crate::config::Config;
+use crate::pubsub::OwnAddresses;
+use crate::stats::Shared;
 
 /// Masters asked in one refresh, at most; in larger clusters others have their turn at the next.
 const MOST_ASKED: usize = 64;
@@ -45,6 +47,7 @@ pub struct Refresher {
     credentials: Credentials,
     cluster: Arc<SharedCluster>,
     requests: RefreshRequests,
+    shared: Arc<Shared>,
     /// Tells the workers.
     published: Box<dyn Fn() + Send>,
     controls: HashMap<Address, Control>,
@@ -62,6 +65,7 @@ impl Refresher {
         config: Arc<Config>,
         cluster: Arc<SharedCluster>,
         requests: RefreshRequests,
+        shared: Arc<Shared>,
         published: Box<dyn Fn() + Send>,
     ) -> Self {
         let credentials = Credentials {
@@ -73,6 +77,7 @@ impl Refresher {
             credentials,
             cluster,
             requests,
+            shared,
             published,
             controls: HashMap::new(),
             learned_from: HashSet::new(),
@@ -98,6 +103,7 @@ impl Refresher {
     }
 
     async fn refresh(&mut self) {
+        let number = self.shared.map_reads.begin();
         let addresses = self.candidates();
         let views = self.ask(addresses).await;
         if views.is_empty() {
@@ -117,6 +123,7 @@ impl Refresher {
         }
         self.trouble = None;
         self.publish(&current, topology).await;
+        self.shared.map_reads.end(number);
     }
 
     /// Whom to ask: all masters, or turn by turn as many as may be asked; the seeds while there are none, and now
@@ -153,8 +160,9 @@ impl Refresher {
         for address in addresses {
             let control = self.controls.remove(&address);
             let credentials = self.credentials.clone();
+            let own = Arc::clone(&self.shared.own_addresses);
             questions.spawn(async move {
-                let answer = ask_one(address.clone(), control, &credentials).await;
+                let answer = ask_one(address.clone(), control, &credentials, &own).await;
                 (address, answer)
             });
         }
@@ -280,13 +288,14 @@ async fn ask_one(
     address: Address,
     control: Option<Control>,
     credentials: &Credentials,
+    own_addresses: &OwnAddresses,
 ) -> io::Result<(Control, View)> {
     if let Some(mut control) = control
         && let Ok(text) = control.ask(&["CLUSTER", "NODES"]).await
     {
         return view(control, &text);
     }
-    let mut control = Control::open(address, credentials).await?;
+    let mut control = Control::open(address, credentials, own_addresses).await?;
     let text = control.ask(&["CLUSTER", "NODES"]).await?;
     view(control, &text)
 }

@@ -55,7 +55,8 @@ impl Side<'_> {
                 connection.ask(command)?;
             }
         }
-        Ok(())
+        // A proxy remembers scripts too.
+        Client::connect(self.port)?.call(&["SCRIPT", "FLUSH"].map(|word| word.as_bytes().to_vec())).map(drop)
     }
 
     /// Whether so many requests are blocked, in time.

@@ -1,0 +1,405 @@
+//! This worker's subscriptions at the nodes: one connection to each node that is needed, shared by all its clients.
+
+use std::time::{Duration, Instant};
+
+use portico_resp::{ErrorCode, encode};
+use portico_slots::{NodeId, NodeIndex, Slot};
+
+use super::send::{Flow, Traits};
+use super::{Engine, LinkState};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
+use crate::command::PubSub;
+use crate::plan::Refusal;
+use crate::pubsub::{Hub, Kind, Name, Order, Told, World};
+use crate::session::ClientFlags;
+
+/// How often the hub is looked at while something is amiss.
+const REVIEW: Duration = Duration::from_millis(20);
+/// How often the map is read while anybody listens to what happens to keys.
+const LOOK: Duration = Duration::from_millis(500);
+/// A connection that nobody needs is closed after so long.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
+/// A name that a node refused, other than for the time being, is asked for again so late.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Asked behind each command: its answer tells that the command is done with. Confirmations are pushes, and a refused
+/// command has none; this is answered whatever state a node is in.
+const MARK: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+
+impl Engine {
+    /// What the hub says or does, in the cluster as it is.
+    pub(super) fn with_hub<T>(&mut self, act: impl FnOnce(&mut Hub, &World<'_>) -> T) -> T {
+        let (cluster, backoffs) = (&self.cluster, &self.backoffs);
+        let topology = &cluster.topology;
+        let is_down = |node: NodeId| {
+            let failed = topology.index_of(&node).is_none_or(|index| topology.node(index).failed);
+            failed || backoffs.contains_key(&(node, Lane::HUB))
+        };
+        let stale = self.fresh_map.is_some();
+        act(&mut self.hub, &World { topology, now: self.now, stale, is_down: &is_down })
+    }
+
+    /// Sends what has to be subscribed or unsubscribed.
+    pub(super) fn carry_out_orders(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            let index = self.cluster.topology.index_of(&order.node);
+            let link = index.and_then(|index| self.standing(Lane::HUB, index));
+            let Some(link_key) = link else {
+                self.hub.lost(order.node, self.now);
+                continue;
+            };
+            let Some(link) = self.links.get_mut(link_key) else { continue };
+            let verb = if order.leave { order.kind.leave() } else { order.kind.join() };
+            let buffer = link.pipe.begin();
+            let start = buffer.len();
+            encode::array_header(buffer, order.names.len() + 1);
+            encode::bulk(buffer, verb.as_bytes());
+            order.names.iter().for_each(|name| encode::bulk(buffer, name));
+            buffer.extend_from_slice(MARK);
+            let flags = RequestFlags::SUBSCRIPTION
+                .with(RequestFlags::GROUP)
+                .with(RequestFlags::IGNORED)
+                .with(RequestFlags::READONLY);
+            if link.pipe.is_empty() {
+                link.moved = self.now;
+            }
+            link.pipe.commit(start, InFlight { flags, ..InFlight::nobodys() });
+            self.mark_link(link_key);
+            self.hub.sent(order);
+        }
+    }
+
+    /// Something about the hub is to be looked at soon.
+    pub(super) fn alarm_hub(&mut self) {
+        self.hub_anxious = true;
+        self.next_review = self.now;
+        self.next_tick = self.now;
+    }
+
+    /// Has everything subscribed where it has to be: opens connections, asks again, gives up.
+    pub(super) fn review_hub(&mut self) {
+        if !self.hub_anxious || self.now < self.next_review {
+            return;
+        }
+        self.next_review = self.now + REVIEW;
+        self.look_at_map();
+        let needed = self.with_hub(|hub, world| {
+            hub.settle(world);
+            hub.needed(world)
+        });
+        let mut missing = false;
+        for &node in &needed {
+            let Some(index) = self.cluster.topology.index_of(&node) else { continue };
+            if self.standing(Lane::HUB, index).is_none() {
+                missing = true;
+                self.hub.opening(node, self.now);
+                self.route(Lane::HUB, index);
+            }
+        }
+        let orders = self.with_hub(|hub, world| hub.reconcile_all(world));
+        let asks = !orders.is_empty();
+        self.carry_out_orders(orders);
+        let waited = self.hub.waited_for();
+        self.admit(waited.iter().map(|(kind, name)| (*kind, name)));
+        self.give_up_subscribing(&waited);
+        self.hub_anxious =
+            missing || asks || !waited.is_empty() || self.fresh_map.is_some() || self.hub.is_unsettled();
+    }
+
+    /// A connection of the hub stands.
+    pub(super) fn hub_ready(&mut self, node: NodeId) {
+        self.hub.ready(node, self.now);
+        self.give_notify_events(node);
+        self.alarm_hub();
+    }
+
+    /// A connection of the hub is gone.
+    pub(super) fn hub_lost(&mut self, node: NodeId) {
+        self.hub.lost(node, self.now);
+        self.alarm_hub();
+        self.say_farewell();
+    }
+
+    /// A new map is in force.
+    pub(super) fn hub_adopt(&mut self) {
+        let topology = &self.cluster.topology;
+        let of_no_use = |node: &NodeId, lane: Lane| {
+            let index = topology.index_of(node);
+            index.is_none_or(|index| {
+                topology.node(index).failed || lane == Lane::MONITOR && !topology.masters().contains(&index)
+            })
+        };
+        let gone: Vec<LinkKey> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.lane.listens() && of_no_use(&link.node, link.lane))
+            .map(|(key, _)| key)
+            .collect();
+        gone.into_iter().for_each(|key| self.lose_link(key));
+        if !self.hub.is_empty() {
+            self.alarm_hub();
+        }
+    }
+
+    /// Once a second: closes connections that nobody has needed for a while.
+    pub(super) fn sweep_hub(&mut self) {
+        let needed = self.with_hub(|hub, world| hub.needed(world));
+        let now = self.now;
+        let unused: Vec<(LinkKey, NodeId)> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.lane == Lane::HUB && matches!(link.state, LinkState::Ready))
+            .filter(|(_, link)| link.pipe.is_empty() && !needed.contains(&link.node))
+            .filter(|(_, link)| now >= link.moved + KEEP_IDLE)
+            .map(|(key, link)| (key, link.node))
+            .collect();
+        for (key, node) in unused {
+            self.lose_link(key);
+            self.hub.forget(node);
+        }
+    }
+
+    /// A reply on a connection of the hub, other than to a client's PUBLISH.
+    pub(super) fn subscription_reply(&mut self, key: LinkKey, reply: &[u8]) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let node = link.node;
+        if portico_resp::is_error(reply) {
+            return self.hub.refused(node, reply);
+        }
+        link.pipe.end_group();
+        let Some((order, refused)) = self.hub.done(node) else { return };
+        match refused {
+            _ if order.leave => self.say_farewell(),
+            None => self.admit(order.names.iter().map(|name| (order.kind, name))),
+            Some(error) => self.refused_order(&order, &error),
+        }
+    }
+
+    /// A node refused a command: asked again elsewhere or later, or those who wait for it are told.
+    fn refused_order(&mut self, order: &Order, error: &[u8]) {
+        use ErrorCode as E;
+        self.alarm_hub();
+        self.next_review = self.now + REVIEW;
+        let passing = matches!(
+            ErrorCode::parse(error),
+            Some(E::Moved { .. } | E::Ask { .. } | E::TryAgain | E::ClusterDown | E::Loading | E::MasterDown)
+        );
+        self.refresh_wanted |= passing;
+        let pause = if passing { REVIEW } else { REFUSED_PAUSE };
+        for name in &order.names {
+            self.hub.postpone(order.kind, name, self.now + pause);
+        }
+        if !passing {
+            let waiters = order.names.iter().flat_map(|name| self.hub.waiters(order.kind, name));
+            let waiters: std::collections::BTreeSet<ClientKey> = waiters.collect();
+            waiters.into_iter().for_each(|client| self.refuse_subscription(client, error));
+        }
+    }
+
+    /// Those who wait for these names listen from now on, if all that they wait for is subscribed.
+    pub(super) fn admit<'a>(&mut self, names: impl Iterator<Item = (Kind, &'a Name)>) {
+        let waiters: std::collections::BTreeSet<ClientKey> = self.with_hub(|hub, world| {
+            let established = names.filter(|(kind, name)| hub.is_established(*kind, name, world));
+            established.flat_map(|(kind, name)| hub.waiters(kind, name)).collect()
+        });
+        for client in waiters {
+            let Some(standing) = self.clients.get_mut(client).map(|client| client.standing()) else {
+                continue;
+            };
+            let Some(subscribing) = standing.subscribing.take() else { continue };
+            let all = self.with_hub(|hub, world| {
+                subscribing.names.iter().all(|name| hub.is_established(subscribing.kind, name, world))
+            });
+            if all {
+                self.subscribed(client, &subscribing);
+            } else if let Some(client) = self.clients.get_mut(client) {
+                client.standing().subscribing = Some(subscribing);
+            }
+        }
+    }
+
+    /// Those who have waited for longer than a request waits for its slot are told so.
+    fn give_up_subscribing(&mut self, waited: &[(Kind, Name)]) {
+        let mut late = Vec::new();
+        for (kind, name) in waited {
+            for key in self.hub.waiters(*kind, name) {
+                let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
+                let since = standing.and_then(|standing| standing.subscribing.as_ref()).map(|s| s.since);
+                if since.is_some_and(|since| self.now >= since + self.config.failover_timeout) {
+                    late.push((key, portico_slots::slot(name)));
+                }
+            }
+        }
+        for (key, slot) in late {
+            let text = self.refusal_text(Refusal::TimedOut, &InFlight { slot, ..InFlight::nobodys() });
+            let mut error = Vec::new();
+            encode::error(&mut error, text);
+            self.refuse_subscription(key, &error);
+        }
+    }
+
+    /// A push on a connection of the hub.
+    pub(super) fn hub_pushed(&mut self, key: LinkKey, push: &[u8]) {
+        let Some(link) = self.links.get(key) else { return };
+        let node = link.node;
+        match Told::read(push) {
+            Told::Message(heard) => {
+                if self.hub.accepts(&heard, node, &self.cluster.topology) {
+                    let mut listeners = std::mem::take(&mut self.listeners);
+                    listeners.clear();
+                    listeners.extend(self.hub.listeners(heard.kind, heard.name));
+                    self.tell_all(&listeners, push);
+                    self.listeners = listeners;
+                }
+            }
+            Told::Unsubscribed(name) => {
+                if self.hub.unsubscribed(node, name) {
+                    self.refresh_wanted = true;
+                    self.alarm_hub();
+                }
+            }
+            Told::Other => {}
+        }
+    }
+
+    /// The node from which messages on channels of this slot are taken, and the connection on which they come. Sharded
+    /// ones are at their slot's owner and nowhere else.
+    pub(super) fn way_of_messages(&self, what: PubSub, slot: Slot) -> Option<(NodeIndex, LinkKey)> {
+        let topology = &self.cluster.topology;
+        let node = match what {
+            PubSub::Spublish => topology.owner(slot)?,
+            _ => topology.index_of(&self.hub.source(slot)?)?,
+        };
+        Some((node, self.standing(Lane::HUB, node)?))
+    }
+
+    /// What nodes tell of their keys has to come from all masters, and nothing tells of a master that took over without
+    /// a sound: before the first who listens to that is told that he does, the map is read again, and from then on
+    /// often.
+    pub(super) fn want_fresh_map(&mut self) {
+        if self.fresh_map.is_none() && self.hub.listens_everywhere() && self.now >= self.map_read + LOOK {
+            self.fresh_map = Some(FreshMap {
+                read: self.shared.map_reads.next(),
+                seen: false,
+                deadline: self.now + self.config.connect_timeout,
+            });
+            self.refresh_wanted = true;
+        }
+    }
+
+    /// Whether the map that was wanted is in force, or is not to be had.
+    fn look_at_map(&mut self) {
+        let Some(wanted) = &mut self.fresh_map else { return };
+        let read = self.shared.map_reads.is_done(wanted.read);
+        if wanted.seen || self.now >= wanted.deadline {
+            self.map_read = self.now;
+            self.fresh_map = None;
+        } else {
+            wanted.seen = read; // from the next turn on it is in force
+        }
+    }
+
+    /// While anybody listens to what happens to keys, the map is read often.
+    pub(super) fn keep_map_fresh(&mut self) {
+        if self.hub.listens_everywhere() && self.now >= self.map_read + LOOK {
+            self.map_read = self.now;
+            self.refresh_wanted = true;
+        }
+    }
+
+    /// A master that was not there when notify-keyspace-events was set is told of it.
+    fn give_notify_events(&mut self, node: NodeId) {
+        let Some(index) = self.cluster.topology.index_of(&node) else { return };
+        let run_id = self.cluster.topology.node(index).run_id.as_deref();
+        let Some(value) = self.shared.notify_events_for(node.as_str(), run_id) else { return };
+        let Some(link) = self.standing(Lane::HUB, index) else { return };
+        let mut request = Vec::new();
+        encode::command(&mut request, &[b"CONFIG", b"SET", b"notify-keyspace-events", &value]);
+        if let Some(link) = self.links.get_mut(link) {
+            link.pipe.push(&request, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
+        }
+        self.mark_link(link);
+    }
+
+    /// A client is gone, or forgets all: it listens to nothing any more. Returns what it listened to.
+    pub(super) fn forget_subscriptions(&mut self, key: ClientKey) -> Vec<(Kind, Name)> {
+        let Some(client) = self.clients.get_mut(key) else { return Vec::new() };
+        client.flags.clear(ClientFlags::SUBSCRIBED);
+        let Some(standing) = client.standing.as_deref_mut() else { return Vec::new() };
+        let subscriptions = std::mem::take(&mut standing.subscriptions);
+        let mut orders = Vec::new();
+        if let Some(subscribing) = standing.subscribing.take() {
+            for name in &subscribing.names {
+                orders.extend(self.hub.leave_waiting(subscribing.kind, name, key));
+            }
+        }
+        let names: Vec<_> = subscriptions.all().map(|(kind, name)| (kind, Name::clone(name))).collect();
+        for (kind, name) in &names {
+            orders.extend(self.hub.leave(*kind, name, key));
+        }
+        self.carry_out_orders(together(orders));
+        names
+    }
+
+    /// Answers a request of a client once the nodes know that it has left these.
+    pub(super) fn answer_when_left(
+        &mut self,
+        key: ClientKey,
+        names: Vec<(Kind, Name)>,
+        reply: &[u8],
+    ) -> Flow {
+        if !names.iter().any(|(kind, name)| self.hub.is_leaving(*kind, name)) {
+            self.confirm_now(key, reply);
+            return Flow::Done;
+        }
+        let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
+        self.farewells.push(Farewell { client: key, seq, names, reply: reply.to_vec() });
+        Flow::Block
+    }
+
+    /// Answers those who have left, if the nodes know it by now.
+    fn say_farewell(&mut self) {
+        let hub = &self.hub;
+        let leaving =
+            |farewell: &mut Farewell| farewell.names.iter().any(|(kind, name)| hub.is_leaving(*kind, name));
+        let done: Vec<Farewell> = self.farewells.extract_if(.., |farewell| !leaving(farewell)).collect();
+        for farewell in done {
+            self.confirm(farewell.client, farewell.seq, &farewell.reply);
+        }
+    }
+}
+
+/// A map that is to be read before somebody is told that he listens to all masters.
+#[derive(Debug)]
+pub(super) struct FreshMap {
+    /// Which reading of it.
+    read: u64,
+    /// It was published.
+    seen: bool,
+    /// Not waited for any longer: then nobody answers.
+    deadline: Instant,
+}
+
+/// A client whose request is answered when the nodes know what it has left.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    client: ClientKey,
+    seq: u32,
+    names: Vec<(Kind, Name)>,
+    reply: Vec<u8>,
+}
+
+/// Orders of the same kind to one node as one; sharded channels of several slots cannot be in one command.
+pub(super) fn together(orders: Vec<Order>) -> Vec<Order> {
+    let mut fewer: Vec<Order> = Vec::new();
+    for mut order in orders {
+        let same = |other: &&mut Order| {
+            other.kind != Kind::Shard
+                && (other.node, other.kind, other.leave) == (order.node, order.kind, order.leave)
+        };
+        match fewer.iter_mut().rev().take(16).find(same) {
+            Some(other) => other.names.append(&mut order.names),
+            None => fewer.push(order),
+        }
+    }
+    fewer
+}

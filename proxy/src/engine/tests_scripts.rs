@@ -1,0 +1,141 @@
+//! Scripts without sockets: which connection is given which text, and in which order.
+
+use std::time::Duration;
+
+use sha1::Digest as _;
+
+use super::tests::{World, cluster};
+
+const LOAD: &str = "*3 SCRIPT LOAD return1";
+const NOSCRIPT: &str = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
+
+/// What calls `return1` with a key.
+fn call(key: &str) -> String {
+    let sha: String = sha1::Sha1::digest(b"return1").iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("EVALSHA {sha} 1 {key}")
+}
+
+/// A world in which `return1` was run on node 0.
+fn world() -> World {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["EVAL return1 1 b"]);
+    assert_eq!(world.received(7000), "*4 EVAL return1 1 b");
+    world.answers(7000, ":1\r\n");
+    world
+}
+
+#[test]
+fn an_evalsha_is_preceded_by_its_script_once_on_each_connection() {
+    let mut world = world();
+    let (client, high, low) = (world.client(), call("a"), call("b"));
+    world.send(client, &[&high, &low, &high]);
+    assert_eq!(world.received(7001), format!("{LOAD} *4 {high} *4 {high}"));
+    assert_eq!(world.received(7000), format!("{LOAD} *4 {low}"), "the EVAL may have been refused");
+    world.answers(7001, "$1\r\nx\r\n:1\r\n:3\r\n");
+    world.answers(7000, "$1\r\nx\r\n:2\r\n");
+    assert_eq!(world.told(client), ":1\r\n:2\r\n:3\r\n");
+    world.send(client, &[&high, "EVALSHA x 1 a", "EVALSHA ffffffffffffffffffffffffffffffffffffffff 1 a"]);
+    assert!(!world.received(7001).contains("LOAD"));
+    // A new connection may lead to another process.
+    let lost = world.link(7001);
+    world.links.remove(&lost);
+    world.engine.link_lost(lost);
+    world.pass(Duration::from_millis(50));
+    let other = world.client();
+    world.send(other, &[&high]);
+    assert_eq!(world.received(7001), format!("{LOAD} *4 {high}"));
+}
+
+#[test]
+fn asking_stays_right_before_what_it_is_for() {
+    let mut world = world();
+    let (client, low) = (world.client(), call("b"));
+    world.send(client, &[&low]);
+    assert_eq!(world.received(7000), format!("{LOAD} *4 {low}"));
+    world.send(client, &["GET a"]);
+    world.received(7001);
+    world.answers(7001, "$-1\r\n");
+    world.answers(7000, "$1\r\nx\r\n-ASK 3300 127.0.0.1:7001\r\n");
+    assert_eq!(world.received(7001), format!("{LOAD} *1 ASKING *4 {low}"));
+    world.answers(7001, "$1\r\nx\r\n+OK\r\n:1\r\n");
+    assert_eq!(world.told(client), ":1\r\n$-1\r\n");
+}
+
+#[test]
+fn a_transactions_scripts_are_given_before_it() {
+    let mut world = world();
+    let (client, high) = (world.client(), call("a"));
+    world.send(client, &["MULTI", "EVAL return2 1 a", &high, &high, "EXEC"]);
+    let queued = format!("*4 EVAL return2 1 a *4 {high} *4 {high}");
+    assert_eq!(world.received(7001), format!("{LOAD} *1 MULTI {queued} *1 EXEC"));
+    world.told(client);
+    let queued = "+QUEUED\r\n".repeat(3);
+    world.answers(7001, &format!("$1\r\nx\r\n+OK\r\n{queued}*3\r\n:2\r\n:1\r\n:1\r\n"));
+    assert_eq!(world.told(client), "*3\r\n:2\r\n:1\r\n:1\r\n");
+}
+
+#[test]
+fn a_transactions_scripts_follow_it_to_another_node() {
+    let mut world = world();
+    let (client, low) = (world.client(), call("b"));
+    world.send(client, &["MULTI", &low, "EXEC"]);
+    world.received(7000);
+    world.cluster = cluster(0);
+    world.answers(7000, "$1\r\nx\r\n+OK\r\n-MOVED 3300 127.0.0.1:7001\r\n-EXECABORT Transaction discarded because of previous errors.\r\n");
+    assert_eq!(world.received(7001), format!("{LOAD} *1 MULTI *4 {low} *1 EXEC"));
+}
+
+#[test]
+fn a_script_that_was_flushed_behind_our_back_is_given_again_once() {
+    let mut world = world();
+    let (client, low) = (world.client(), call("b"));
+    world.send(client, &[&low]);
+    world.answers(7000, "$1\r\nx\r\n:1\r\n");
+    world.received(7000);
+    world.send(client, &[&low]);
+    assert_eq!(world.received(7000), format!("*4 {low}"));
+    world.answers(7000, NOSCRIPT);
+    assert_eq!(world.received(7000), format!("{LOAD} *4 {low}"));
+    world.answers(7000, &format!("$1\r\nx\r\n{NOSCRIPT}"));
+    assert_eq!(world.told(client), format!(":1\r\n{NOSCRIPT}"), "not again and again");
+    // What came behind on the slot may have run: the order would be another.
+    world.send(client, &[&low, "GET b"]);
+    world.answers(7000, &format!("{NOSCRIPT}$-1\r\n"));
+    assert_eq!(world.told(client), format!("{NOSCRIPT}$-1\r\n"));
+    // What a script says of its own accord is its reply.
+    world.send(client, &[&low]);
+    world.answers(7000, "$1\r\nx\r\n-NOSCRIPT of mine\r\n");
+    assert_eq!(world.told(client), "-NOSCRIPT of mine\r\n");
+}
+
+#[test]
+fn a_flush_forgets_the_scripts() {
+    let mut world = world();
+    let (client, low) = (world.client(), call("b"));
+    world.send(client, &[&low]);
+    world.answers(7000, "$1\r\nx\r\n:1\r\n");
+    world.send(client, &["PING", "SCRIPT FLUSH", &low]);
+    world.answers(7001, "+OK\r\n");
+    assert_eq!(world.told(client), ":1\r\n+PONG\r\n");
+    world.answers(7000, &format!("+OK\r\n{NOSCRIPT}"));
+    assert_eq!(world.told(client), format!("+OK\r\n{NOSCRIPT}"));
+}
+
+#[test]
+fn a_running_script_is_killed_on_another_connection() {
+    let mut world = world();
+    let (client, other, low) = (world.client(), world.client(), call("b"));
+    world.send(client, &[&low]);
+    world.send(other, &["SCRIPT KILL", "GET a"]);
+    for (port, reply) in [(7001, "-NOTBUSY No scripts in execution right now.\r\n"), (7000, "+OK\r\n")] {
+        let key = world.link_of(port, true).expect("a connection of Portico's own");
+        assert_eq!(world.received_on(key), "*2 SCRIPT KILL");
+        assert_eq!(world.told(other), "");
+        world.engine.link_input(key, reply.as_bytes());
+        world.turn();
+    }
+    assert_eq!(world.told(other), "+OK\r\n");
+    assert_eq!(world.told(client), "");
+    assert_eq!(world.received(7001), "*2 GET a", "in its turn");
+}

@@ -1,0 +1,459 @@
+//! A worker's subscriptions: its clients', and what has to be subscribed at the nodes for them.
+//!
+//! A channel is subscribed at one node, the source of its slot; a pattern at every master, and each message that it
+//! matches is taken from the source of the message's channel. So all that is said on a channel comes on one
+//! connection, in one order, whoever listens how. What nodes tell of their keys is taken from every master; a sharded
+//! channel is subscribed at its slot's owner, which alone has its messages.
+//!
+//! What nobody listens to any more is unsubscribed at once, and the last one who left is told so when the node has
+//! done it: a PUBLISH on another connection must not count what is gone.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portico_slots::{NodeId, Slot, Topology, slot};
+
+use super::sources::Sources;
+use super::{Heard, Kind, Name, Registry, is_of_keyspace};
+use crate::backend::ClientKey;
+
+/// After a slot's source was lost, another node becomes it only when what the old one told has reached that too.
+const SETTLE: Duration = Duration::from_millis(250);
+/// Names in one command, at most.
+const BATCH: usize = 500;
+
+/// The cluster as it is now.
+pub struct World<'a> {
+    /// The map.
+    pub topology: &'a Topology,
+    /// The time.
+    pub now: Instant,
+    /// The map is to be read again before anybody is told that all masters are listened to.
+    pub stale: bool,
+    /// Whether a node cannot be reached, as far as is known.
+    pub is_down: &'a dyn Fn(NodeId) -> bool,
+}
+
+impl World<'_> {
+    fn owner(&self, slot: Slot) -> Option<NodeId> {
+        self.topology.owner(slot).map(|index| self.topology.node(index).id)
+    }
+
+    fn masters(&self) -> impl Iterator<Item = NodeId> {
+        self.topology.masters().iter().map(|&index| self.topology.node(index).id)
+    }
+}
+
+/// A command to be sent to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The node.
+    pub node: NodeId,
+    /// What kind of names.
+    pub kind: Kind,
+    /// It ends subscriptions.
+    pub leave: bool,
+    /// The names; sharded channels of one slot.
+    pub names: Vec<Name>,
+}
+
+/// One channel or pattern that somebody listens to, or did a moment ago.
+#[derive(Debug)]
+struct Topic {
+    slot: Slot,
+    /// Subscribed at every master.
+    everywhere: bool,
+    listeners: BTreeSet<ClientKey>,
+    waiters: BTreeSet<ClientKey>,
+    /// A node refused it: not to be asked again before.
+    not_before: Option<Instant>,
+}
+
+/// A name at one node.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// As the last command had it.
+    wanted: bool,
+    /// Commands that the node has not answered.
+    outstanding: u32,
+    /// The registry counts it.
+    counted: bool,
+}
+
+/// The connection to one node.
+#[derive(Debug)]
+struct Upstream {
+    ready: bool,
+    /// Since when it is ready, or not.
+    since: Instant,
+    names: HashMap<(Kind, Name), State>,
+    commands: VecDeque<Order>,
+    refused: Option<Vec<u8>>,
+}
+
+/// A worker's subscriptions.
+#[derive(Debug)]
+pub struct Hub {
+    registry: Arc<Registry>,
+    topics: [HashMap<Name, Topic>; 3],
+    /// How many of them are subscribed at every master.
+    everywhere: usize,
+    sources: Sources,
+    upstreams: HashMap<NodeId, Upstream>,
+    /// Topics that somebody waits for.
+    waiting: HashSet<(Kind, Name)>,
+}
+
+impl Hub {
+    /// A hub without subscriptions, which tells `registry` what it has.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            topics: Default::default(),
+            everywhere: 0,
+            sources: Sources::default(),
+            upstreams: HashMap::new(),
+            waiting: HashSet::new(),
+        }
+    }
+
+    /// Whether nothing is subscribed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.topics.iter().all(HashMap::is_empty)
+    }
+
+    /// A client wants to listen. Returns whether it can at once.
+    pub fn expect(&mut self, kind: Kind, name: &Name, client: ClientKey, world: &World<'_>) -> bool {
+        if self.is_empty() {
+            self.sources.clear();
+            self.settle(world);
+        }
+        let number = &mut self.everywhere;
+        let topic = self.topics[kind.index()].entry(Name::clone(name)).or_insert_with(|| {
+            let everywhere = kind == Kind::Pattern || kind == Kind::Channel && is_of_keyspace(name);
+            *number += usize::from(everywhere);
+            let (listeners, waiters) = (BTreeSet::new(), BTreeSet::new());
+            Topic { slot: slot(name), everywhere, listeners, waiters, not_before: None }
+        });
+        topic.waiters.insert(client);
+        self.waiting.insert((kind, Name::clone(name)));
+        self.is_established(kind, name, world)
+    }
+
+    /// A client listens from now on.
+    pub fn listen(&mut self, kind: Kind, name: &Name, client: ClientKey) {
+        let Some(topic) = self.topics[kind.index()].get_mut(name) else { return };
+        if topic.listeners.insert(client) {
+            self.registry.client(kind, name, true);
+        }
+    }
+
+    /// A client does not listen any more. Returns what has to be sent if it was the last.
+    pub fn leave(&mut self, kind: Kind, name: &Name, client: ClientKey) -> Vec<Order> {
+        if let Some(topic) = self.topics[kind.index()].get_mut(name)
+            && topic.listeners.remove(&client)
+        {
+            self.registry.client(kind, name, false);
+        }
+        self.end_unused(kind, name)
+    }
+
+    /// A client does not wait for a name any more, since it listens or since it gave up.
+    pub fn leave_waiting(&mut self, kind: Kind, name: &Name, client: ClientKey) -> Vec<Order> {
+        let Some(topic) = self.topics[kind.index()].get_mut(name) else { return Vec::new() };
+        topic.waiters.remove(&client);
+        if topic.waiters.is_empty() {
+            self.waiting.remove(&(kind, Name::clone(name)));
+        }
+        self.end_unused(kind, name)
+    }
+
+    /// Unsubscribes a name if nobody listens to it, or waits for it, any more.
+    fn end_unused(&mut self, kind: Kind, name: &Name) -> Vec<Order> {
+        let topics = &mut self.topics[kind.index()];
+        if topics.get(name).is_none_or(|topic| !(topic.listeners.is_empty() && topic.waiters.is_empty())) {
+            return Vec::new();
+        }
+        self.everywhere -= usize::from(topics.remove(name).is_some_and(|topic| topic.everywhere));
+        let key = (kind, Name::clone(name));
+        let mut orders = Vec::new();
+        for (&node, upstream) in &mut self.upstreams {
+            if let Some(state) = upstream.names.get_mut(&key).filter(|state| state.wanted) {
+                state.wanted = false;
+                state.outstanding += 1;
+                orders.push(Order { node, kind, leave: true, names: vec![Name::clone(name)] });
+            }
+        }
+        orders
+    }
+
+    /// Whether a node was told that a name is not wanted any more, and has not said that it is done with that.
+    #[must_use]
+    pub fn is_leaving(&self, kind: Kind, name: &Name) -> bool {
+        let key = (kind, Name::clone(name));
+        self.upstreams.values().any(|upstream| upstream.names.get(&key).is_some_and(|state| !state.wanted))
+    }
+
+    /// Who listens.
+    pub fn listeners(&self, kind: Kind, name: &[u8]) -> impl Iterator<Item = ClientKey> {
+        self.topics[kind.index()].get(name).into_iter().flat_map(|topic| topic.listeners.iter().copied())
+    }
+
+    /// Those who wait for a name and listen to nothing else, if it can be listened to now.
+    #[must_use]
+    pub fn waiters(&self, kind: Kind, name: &[u8]) -> Vec<ClientKey> {
+        let topic = self.topics[kind.index()].get(name);
+        topic.map_or_else(Vec::new, |topic| topic.waiters.iter().copied().collect())
+    }
+
+    /// Names that somebody waits for.
+    #[must_use]
+    pub fn waited_for(&self) -> Vec<(Kind, Name)> {
+        self.waiting.iter().cloned().collect()
+    }
+
+    /// The nodes at which a topic has to be subscribed.
+    fn homes(&self, kind: Kind, topic: &Topic, world: &World<'_>) -> Vec<NodeId> {
+        match kind {
+            _ if topic.everywhere => self.everywhere(world),
+            Kind::Shard => world.owner(topic.slot).into_iter().collect(),
+            _ => self.sources.of(topic.slot).into_iter().collect(),
+        }
+    }
+
+    fn everywhere(&self, world: &World<'_>) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = world.masters().chain(self.sources.nodes()).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// Nodes to which a connection is needed.
+    #[must_use]
+    pub fn needed(&self, world: &World<'_>) -> HashSet<NodeId> {
+        let mut needed = HashSet::new();
+        let mut all = false;
+        for kind in Kind::ALL {
+            for topic in self.topics[kind.index()].values() {
+                if topic.everywhere {
+                    all = true;
+                } else {
+                    needed.extend(self.homes(kind, topic, world));
+                }
+            }
+        }
+        if all {
+            needed.extend(self.everywhere(world));
+        }
+        needed
+    }
+
+    /// Whether a name is subscribed wherever it has to be and can be.
+    #[must_use]
+    pub fn is_established(&self, kind: Kind, name: &[u8], world: &World<'_>) -> bool {
+        let Some((name, topic)) = self.topics[kind.index()].get_key_value(name) else { return false };
+        let key = (kind, Name::clone(name));
+        let confirmed = |node: &NodeId| {
+            let state = self.upstreams.get(node).and_then(|upstream| upstream.names.get(&key));
+            state.is_some_and(|state| state.wanted && state.outstanding == 0)
+        };
+        let homes = self.homes(kind, topic, world);
+        homes.iter().any(confirmed)
+            && !(topic.everywhere && world.stale)
+            && homes.iter().all(|node| confirmed(node) || topic.everywhere && (world.is_down)(*node))
+    }
+
+    /// Whether what a node pushed is to be heard. All others say it too, or it is late.
+    #[must_use]
+    pub fn accepts(&self, heard: &Heard<'_>, node: NodeId, topology: &Topology) -> bool {
+        if heard.kind == Kind::Shard {
+            let Some((name, _)) = self.topics[Kind::Shard.index()].get_key_value(heard.name) else {
+                return false;
+            };
+            let upstream = self.upstreams.get(&node);
+            let state = upstream.and_then(|upstream| upstream.names.get(&(Kind::Shard, Name::clone(name))));
+            return state.is_some_and(|state| state.wanted);
+        }
+        if is_of_keyspace(heard.channel) {
+            // A replica tells of its keys too, once more.
+            return topology.index_of(&node).is_some_and(|index| topology.masters().contains(&index));
+        }
+        self.sources.of(slot(heard.channel)) == Some(node)
+    }
+
+    /// The node from which messages on a slot's channels are taken.
+    #[must_use]
+    pub fn source(&self, slot: Slot) -> Option<NodeId> {
+        self.sources.of(slot)
+    }
+
+    /// Whether anybody listens to what all masters say.
+    #[must_use]
+    pub fn listens_everywhere(&self) -> bool {
+        self.everywhere > 0
+    }
+
+    /// A connection to a node is being made.
+    pub fn opening(&mut self, node: NodeId, now: Instant) {
+        self.upstreams.entry(node).or_insert_with(|| Upstream {
+            ready: false,
+            since: now,
+            names: HashMap::new(),
+            commands: VecDeque::new(),
+            refused: None,
+        });
+    }
+
+    /// A connection to a node stands.
+    pub fn ready(&mut self, node: NodeId, now: Instant) {
+        self.opening(node, now);
+        if let Some(upstream) = self.upstreams.get_mut(&node) {
+            (upstream.ready, upstream.since) = (true, now);
+        }
+    }
+
+    /// The connection to a node is gone, and what was subscribed on it.
+    pub fn lost(&mut self, node: NodeId, now: Instant) {
+        let Some(upstream) = self.upstreams.get_mut(&node) else { return };
+        for ((kind, name), state) in upstream.names.drain() {
+            if state.counted {
+                self.registry.upstream(kind, &name, node, false);
+            }
+        }
+        upstream.commands.clear();
+        upstream.refused = None;
+        if std::mem::take(&mut upstream.ready) {
+            upstream.since = now;
+        }
+    }
+
+    /// Nothing is wanted of a node any more.
+    pub fn forget(&mut self, node: NodeId) {
+        self.upstreams.remove(&node);
+    }
+
+    /// The node refused the oldest command that it has not answered.
+    pub fn refused(&mut self, node: NodeId, error: &[u8]) {
+        if let Some(upstream) = self.upstreams.get_mut(&node) {
+            upstream.refused = Some(error.to_vec());
+        }
+    }
+
+    /// The node is done with the oldest command. Returns it, and the error if it was refused.
+    pub fn done(&mut self, node: NodeId) -> Option<(Order, Option<Vec<u8>>)> {
+        let upstream = self.upstreams.get_mut(&node)?;
+        let order = upstream.commands.pop_front()?;
+        let refused = upstream.refused.take();
+        for name in &order.names {
+            let key = (order.kind, Name::clone(name));
+            let Some(state) = upstream.names.get_mut(&key) else { continue };
+            state.outstanding = state.outstanding.saturating_sub(1);
+            if state.outstanding > 0 {
+                continue;
+            }
+            if refused.is_some() && !order.leave {
+                state.wanted = false;
+            }
+            if state.wanted != state.counted {
+                state.counted = state.wanted;
+                self.registry.upstream(order.kind, name, node, state.wanted);
+            }
+            if !state.wanted {
+                upstream.names.remove(&key);
+            }
+        }
+        Some((order, refused))
+    }
+
+    /// A name that a node refused is not asked for again before this time.
+    pub fn postpone(&mut self, kind: Kind, name: &[u8], until: Instant) {
+        if let Some(topic) = self.topics[kind.index()].get_mut(name) {
+            topic.not_before = Some(until);
+        }
+    }
+
+    /// A node says that a sharded channel is not subscribed to any more. Returns whether nobody had asked it for that:
+    /// the slot is another node's.
+    pub fn unsubscribed(&mut self, node: NodeId, name: &[u8]) -> bool {
+        let Some(upstream) = self.upstreams.get_mut(&node) else { return false };
+        let Some((name, _)) = self.topics[Kind::Shard.index()].get_key_value(name) else { return false };
+        let first =
+            upstream.commands.iter().find(|order| order.kind == Kind::Shard && order.names.contains(name));
+        if first.is_some_and(|order| order.leave) {
+            return false;
+        }
+        let key = (Kind::Shard, Name::clone(name));
+        let Some(state) = upstream.names.get_mut(&key) else { return false };
+        state.wanted = false;
+        if std::mem::take(&mut state.counted) {
+            self.registry.upstream(Kind::Shard, name, node, false);
+        }
+        if state.outstanding == 0 {
+            upstream.names.remove(&key);
+        }
+        true
+    }
+
+    /// Finds a source for slots that have none, or whose source was lost.
+    pub fn settle(&mut self, world: &World<'_>) {
+        let stays = |upstream: &Upstream| upstream.ready || world.now < upstream.since + SETTLE;
+        let upstreams = &self.upstreams;
+        self.sources.settle(world.topology, |node| upstreams.get(&node).is_some_and(stays));
+        let needed = self.needed(world);
+        self.upstreams.retain(|node, upstream| stays(upstream) || needed.contains(node));
+    }
+
+    /// Whether some node was lost lately, so that who takes its place is not decided.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.upstreams.values().any(|upstream| !upstream.ready)
+    }
+
+    /// What has to be sent so that one name is subscribed where it has to be, and nowhere else.
+    pub fn reconcile(&mut self, kind: Kind, name: &Name, world: &World<'_>, orders: &mut Vec<Order>) {
+        let Some(topic) = self.topics[kind.index()].get(name) else { return };
+        let homes = self.homes(kind, topic, world);
+        let postponed = topic.not_before.is_some_and(|time| time > world.now);
+        let key = (kind, Name::clone(name));
+        for (&node, upstream) in self.upstreams.iter_mut().filter(|(_, upstream)| upstream.ready) {
+            let wanted = upstream.names.get(&key).is_some_and(|state| state.wanted);
+            let home = homes.contains(&node);
+            if wanted == home || home && postponed {
+                continue;
+            }
+            let state = upstream.names.entry((kind, Name::clone(name))).or_default();
+            state.wanted = home;
+            state.outstanding += 1;
+            let fits = |order: &&mut Order| {
+                (order.node, order.kind, order.leave) == (node, kind, !home)
+                    && order.names.len() < BATCH
+                    && (kind != Kind::Shard
+                        || order.names.first().is_some_and(|other| slot(other) == topic.slot))
+            };
+            match orders.iter_mut().rev().take(16).find(fits) {
+                Some(order) => order.names.push(Name::clone(name)),
+                None => orders.push(Order { node, kind, leave: !home, names: vec![Name::clone(name)] }),
+            }
+        }
+    }
+
+    /// The same for all names.
+    pub fn reconcile_all(&mut self, world: &World<'_>) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for kind in Kind::ALL {
+            let names: Vec<Name> = self.topics[kind.index()].keys().cloned().collect();
+            names.iter().for_each(|name| self.reconcile(kind, name, world, &mut orders));
+        }
+        orders
+    }
+
+    /// A command was put on the connection to its node.
+    pub fn sent(&mut self, order: Order) {
+        if let Some(upstream) = self.upstreams.get_mut(&order.node) {
+            upstream.commands.push_back(order);
+        }
+    }
+}

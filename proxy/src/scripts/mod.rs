@@ -1,0 +1,178 @@
+//! The texts of the scripts that clients sent, so that a node that lacks one can be given it: one bounded table for
+//! the whole process, read only when a connection is not known to have a script.
+
+mod sha;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub use sha::Sha;
+
+/// All texts together, in bytes; the oldest make room.
+const MOST_BYTES: usize = 64 << 20;
+/// What an entry costs besides its text, roughly.
+const ENTRY: usize = 128;
+
+#[derive(Debug)]
+struct Entry {
+    text: Arc<[u8]>,
+    /// It was given by SCRIPT LOAD: outlasts those of EVAL, which come again by themselves.
+    loaded: bool,
+}
+
+#[derive(Debug, Default)]
+struct Texts {
+    by_sha: HashMap<Sha, Entry>,
+    /// Oldest first.
+    evaluated: VecDeque<Sha>,
+    /// Oldest first.
+    loaded: VecDeque<Sha>,
+    bytes: usize,
+}
+
+impl Texts {
+    /// Returns whether others had to make room.
+    fn add(&mut self, sha: Sha, text: &[u8], loaded: bool, most: usize) -> bool {
+        if text.len() + ENTRY > most {
+            return false;
+        }
+        match self.by_sha.get_mut(&sha) {
+            Some(entry) if entry.loaded || !loaded => return false,
+            Some(entry) => entry.loaded = true, // its place among the others is looked at when it is reached
+            None => {
+                self.by_sha.insert(sha, Entry { text: text.into(), loaded });
+                self.bytes += text.len() + ENTRY;
+            }
+        }
+        if loaded {
+            self.loaded.push_back(sha);
+        } else {
+            self.evaluated.push_back(sha);
+        }
+        let crowded = self.bytes > most;
+        while self.bytes > most && self.drop_oldest() {}
+        crowded
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        if let Some(sha) = self.evaluated.pop_front() {
+            if self.by_sha.get(&sha).is_some_and(|entry| !entry.loaded) {
+                self.remove(&sha);
+            }
+            return true;
+        }
+        let Some(sha) = self.loaded.pop_front() else { return false };
+        self.remove(&sha);
+        true
+    }
+
+    fn remove(&mut self, sha: &Sha) {
+        if let Some(entry) = self.by_sha.remove(sha) {
+            self.bytes -= entry.text.len() + ENTRY;
+        }
+    }
+}
+
+/// The texts of scripts, by SHA1.
+#[derive(Debug, Default)]
+pub struct Scripts {
+    texts: RwLock<Texts>,
+    /// Moves when no node is known to have any script any more.
+    flushes: AtomicU64,
+    /// Moves when a text was given up.
+    losses: AtomicU64,
+}
+
+impl Scripts {
+    /// Keeps the text of a script. `loaded`: by SCRIPT LOAD.
+    pub fn remember(&self, sha: Sha, text: &[u8], loaded: bool) {
+        let mut texts = self.texts.write().unwrap_or_else(PoisonError::into_inner);
+        if texts.add(sha, text, loaded, MOST_BYTES) {
+            self.losses.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The text of a script, if it was seen.
+    #[must_use]
+    pub fn text(&self, sha: &Sha) -> Option<Arc<[u8]>> {
+        let texts = self.texts.read().unwrap_or_else(PoisonError::into_inner);
+        texts.by_sha.get(sha).map(|entry| Arc::clone(&entry.text))
+    }
+
+    /// Whether the script was seen.
+    #[must_use]
+    pub fn has(&self, sha: &Sha) -> bool {
+        self.texts.read().unwrap_or_else(PoisonError::into_inner).by_sha.contains_key(sha)
+    }
+
+    /// SCRIPT FLUSH: nobody has any script.
+    pub fn flush(&self) {
+        *self.texts.write().unwrap_or_else(PoisonError::into_inner) = Texts::default();
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        self.doubt();
+    }
+
+    /// No node is known to have any script.
+    pub fn doubt(&self) {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that happened.
+    #[inline]
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// How often texts were given up: what was kept is not sure to be kept after that.
+    #[inline]
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sha(number: u8) -> Sha {
+        Sha::of(&[number])
+    }
+
+    #[test]
+    fn what_was_loaded_outlasts_what_comes_again_by_itself() {
+        let mut texts = Texts::default();
+        let text = [b'x'; 100];
+        let most = 4 * (100 + ENTRY);
+        assert!(!texts.add(sha(0), &text, false, most));
+        assert!(!texts.add(sha(1), &text, true, most));
+        assert!(!texts.add(sha(2), &text, false, most));
+        assert!(!texts.add(sha(0), &text, true, most), "loaded later");
+        for number in 10..100 {
+            texts.add(sha(number), &text, false, most);
+            assert!(texts.bytes <= most && texts.by_sha.len() <= 4);
+        }
+        let mut left: Vec<bool> = [0, 1, 2, 98, 99].map(|n| texts.by_sha.contains_key(&sha(n))).into();
+        assert_eq!(left, [true, true, false, true, true]);
+        for number in 100..110 {
+            assert!(texts.add(sha(number), &text, true, most));
+        }
+        left = [0, 1, 99, 105, 106, 109].map(|n| texts.by_sha.contains_key(&sha(n))).into();
+        assert_eq!(left, [false, false, false, false, true, true]);
+        assert!(!texts.add(sha(200), &vec![0; most], true, most), "longer than all together may be");
+        assert!(!texts.by_sha.contains_key(&sha(200)));
+    }
+
+    #[test]
+    fn a_flush_is_noticed() {
+        let scripts = Scripts::default();
+        scripts.remember(Sha::of(b"return 1"), b"return 1", false);
+        assert_eq!(scripts.text(&Sha::of(b"return 1")).as_deref(), Some(&b"return 1"[..]));
+        let (flushes, losses) = (scripts.flushes(), scripts.losses());
+        scripts.flush();
+        assert!(!scripts.has(&Sha::of(b"return 1")));
+        assert!(scripts.flushes() != flushes && scripts.losses() != losses);
+    }
+}
