@@ -46,6 +46,7 @@ impl Engine {
                 client.lane = lane;
             }
             self.lanes[lane.index()].holder = Some(owner);
+            self.change_lane(owner); // it may speak another protocol since
         }
     }
 

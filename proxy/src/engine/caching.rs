@@ -36,13 +36,20 @@ impl Engine {
         } else {
             self.run_caching(key, cluster, command, request, args, said)
         };
-        if !matches!(flow, Flow::Wait(_))
-            && let Some(client) = self.clients.get_mut(key)
-            && !client.flags.has(ClientFlags::MULTI)
-        {
-            client.standing().caching = None;
+        if !matches!(flow, Flow::Wait(_)) {
+            self.forget_caching(key);
         }
         Some(flow)
+    }
+
+    /// What the client said held for the command that was just looked at, unless that is part of a transaction.
+    pub(super) fn forget_caching(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && !client.flags.has(ClientFlags::MULTI)
+            && let Some(standing) = client.standing.as_deref_mut()
+        {
+            standing.caching = None;
+        }
     }
 
     /// Sends a command with what its client said of its keys.

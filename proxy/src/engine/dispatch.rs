@@ -281,6 +281,7 @@ impl Engine {
     #[cold]
     pub(super) fn turn_away(&mut self, key: ClientKey, text: &[u8]) -> Flow {
         self.abort_transaction(key);
+        self.forget_caching(key);
         self.refuse(key, text)
     }
 

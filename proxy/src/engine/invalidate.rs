@@ -40,7 +40,8 @@ impl Engine {
             None if client.protocol() == Protocol::Resp3 => self.interject(key, &[INVALIDATE, keys].concat()),
             None => {}
             Some(Hearer { worker, client }) if worker == self.worker => {
-                if !self.hear(client, keys) {
+                let there = self.hear(client, keys);
+                if !there {
                     self.redirection_broken(key);
                 }
             }

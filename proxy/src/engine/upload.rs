@@ -194,6 +194,7 @@ impl Engine {
             link.pipe.stream(&head);
         }
         self.mark_link(link_key);
+        self.forget_caching(key);
         if reads {
             // Nobody tracks what it reads.
             self.flush_soon(key, true);

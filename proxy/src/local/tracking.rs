@@ -213,7 +213,7 @@ mod tests {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let mut request = Vec::new();
         encode::command(&mut request, &words);
-        with_queued(&request, |args| TrackingRequest::read(args)).expect("a request")
+        with_queued(&request, TrackingRequest::read).expect("a request")
     }
 
     /// The commands one after another; the last one's error, or what is in force.

@@ -178,8 +178,9 @@ impl ReplyQueue {
         if index == 0 {
             self.advance(out);
         } else {
-            self.pending[index].flags = pending.flags.with(PendingFlags::ANSWERED);
-            self.hold(index, b"");
+            // Nothing of it is held, at no place that could be gone when its turn comes.
+            let flags = pending.flags.with(PendingFlags::ANSWERED);
+            self.pending[index] = Pending { at: 0, len: 0, flags, ..pending };
         }
         Some(pending)
     }
@@ -214,11 +215,8 @@ impl ReplyQueue {
                 break;
             }
             let (at, len) = (next.at as usize, next.len as usize);
-            // An empty one's place may be gone.
-            if len > 0 {
-                out.extend_from_slice(&self.held[at..at + len]);
-                self.live -= len;
-            }
+            out.extend_from_slice(&self.held[at..at + len]);
+            self.live -= len;
             self.pending.pop_front();
             self.first = self.first.wrapping_add(1);
         }
@@ -352,6 +350,26 @@ mod tests {
         assert!(queue.complete(seqs[3], b"+d", &mut out).is_some());
         assert_eq!(out, b">0>1+a+b>2>3+c+d+e>4", "a part of e's reply may have come before");
         assert!(queue.is_empty() && queue.live == 0);
+    }
+
+    #[test]
+    fn what_is_not_wanted_leaves_nothing_behind() {
+        let (mut queue, mut out) = (ReplyQueue::default(), Vec::new());
+        let seqs: Vec<u32> = (0..4).map(|_| queue.push(request())).collect();
+        assert!(queue.complete(seqs[1], b"+b", &mut out).is_some());
+        queue.silence_from(seqs[3]);
+        assert!(queue.complete(seqs[3], b"+d", &mut out).is_some());
+        queue.interject(b">1", &mut out);
+        assert!(queue.complete(seqs[0], b"+a", &mut out).is_some());
+        assert!(queue.complete(seqs[2], b"+c", &mut out).is_some());
+        assert_eq!(out, b"+a+b+c>1");
+        let seqs: Vec<u32> = (0..4).map(|_| queue.push(request())).collect();
+        assert!(queue.complete(seqs[1], b"+b", &mut out).is_some());
+        queue.silence_from(seqs[3]);
+        assert!(queue.complete(seqs[3], b"+d", &mut out).is_some());
+        assert!(queue.complete(seqs[0], b"+a", &mut out).is_some());
+        assert!(queue.complete(seqs[2], b"+c", &mut out).is_some());
+        assert_eq!(out, b"+a+b+c>1+a+b+c");
     }
 
     #[test]
