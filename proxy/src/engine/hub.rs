@@ -247,6 +247,9 @@ impl Engine {
                     let mut listeners = std::mem::take(&mut self.listeners);
                     listeners.clear();
                     listeners.extend(self.hub.listeners(heard.kind, heard.name));
+                    // It was published behind their SUBSCRIBE: they hear it behind the confirmation.
+                    let waiters = self.hub.waiters(heard.kind, heard.name).into_iter();
+                    listeners.extend(waiters.filter(|waiter| !listeners.contains(waiter)).collect::<Vec<_>>());
                     self.tell_all(&listeners, push);
                     self.listeners = listeners;
                 }

@@ -97,6 +97,9 @@ impl Engine {
     pub(super) fn subscribed(&mut self, key: ClientKey, subscribing: &Subscribing) {
         let reply = self.begin_listening(key, subscribing);
         self.confirm(key, subscribing.seq, &reply);
+        if self.clients.get(key).is_some_and(|client| client.flags.has(ClientFlags::HOLDS)) {
+            self.tell_held(key);
+        }
     }
 
     /// Tells a client, of which nothing is outstanding, a confirmation: that is no reply, and comes even to those who
@@ -204,6 +207,9 @@ impl Engine {
                 return Flow::Wait(Stall::Order);
             }
             return self.send_by(key, slot, Some(Lane::HUB), node, traits, request);
+        }
+        if self.hub.is_awaited(channel) {
+            return Flow::Wait(Stall::Backpressure); // whoever said SUBSCRIBE before this is to hear it
         }
         self.send(key, slot, traits, request)
     }
