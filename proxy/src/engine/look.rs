@@ -73,6 +73,9 @@ impl Engine {
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
             return Some(self.queue(key, command, request));
         }
+        if flags.has(ClientFlags::TRACKING) {
+            return self.look_tracked(key, cluster, command, request, args);
+        }
         None
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use portico_slots::Slot;
 
-use super::{Block, Task, Transaction};
+use super::{Block, Caching, Task, Tracking, Transaction};
 use crate::backend::ClientKey;
 use crate::pubsub::{Kind, Name, Subscriptions};
 
@@ -41,6 +41,12 @@ pub struct Standing {
     pub home: Option<Slot>,
     /// What it is blocked in.
     pub block: Option<Block>,
+    /// What it is told of the keys that it may have cached.
+    pub tracking: Option<Box<Tracking>>,
+    /// What it said of the next command's keys.
+    pub caching: Option<Caching>,
+    /// Others have what they are told of keys told to it: it stays with its worker.
+    pub hears: bool,
     /// What an agent does.
     pub task: Option<Task>,
     /// An agent's: the same client.
