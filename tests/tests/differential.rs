@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use portico::command::{Handling, Resolved, Row, SOURCE, Table};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
+use portico_tests::dialogue::Script;
 use portico_tests::{Case, Client, Portico, Random, shape, show};
 
 const LISTS: [&str; 14] = [
@@ -245,6 +246,12 @@ fn every_command_of_the_table_has_cases() -> Result<()> {
                 wrong_type.insert(name);
             }
         }
+    }
+    // What takes several connections is compared in dialogues.
+    for script in Script::all()? {
+        let actions = script.dialogues.iter().flat_map(|dialogue| &dialogue.lines);
+        let words = actions.filter_map(|line| line.action.words());
+        called.extend(words.filter_map(|words| name_of(&table, words)));
     }
     let mut missing = Vec::new();
     for row in Row::all(SOURCE) {

@@ -60,6 +60,9 @@ pub enum HandshakeError {
     /// The node refuses something else that is needed.
     #[error("the node refuses to set the connection up: {0}")]
     Refused(String),
+    /// The node refuses what the connection is for.
+    #[error("the node refuses to be used so: {0}")]
+    Purpose(String),
     /// The reply could not be read.
     #[error("the node's reply cannot be read")]
     Unreadable,
@@ -76,6 +79,8 @@ enum Step {
     Multi,
     Discard,
     Kill,
+    /// What the connection is for.
+    Purpose,
 }
 
 /// The replies that are still expected, and what was learned.
@@ -133,6 +138,12 @@ impl Handshake {
         }
     }
 
+    /// Also asks for what the connection is for, last of all; it cannot be used without.
+    pub fn ask(&mut self, request: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(request);
+        self.steps.push_back(Step::Purpose);
+    }
+
     /// Takes the next reply. `Some` when it was the last: the connection may be used.
     ///
     /// # Errors
@@ -158,6 +169,7 @@ impl Handshake {
                     self.unfenced = Some(error);
                 }
             }
+            (Some(Step::Purpose), Some(error)) => return Err(HandshakeError::Purpose(error)),
             (Some(Step::Multi), Some(error)) => self.identity.refuses_multi = Some(error),
             (Some(Step::Id), Some(error)) if error.starts_with("NOAUTH") => {
                 return Err(HandshakeError::Credentials(error));
@@ -209,6 +221,22 @@ mod tests {
         assert_eq!((handshake.reply(b"+OK\r\n"), handshake.reply(b"+OK\r\n")), (Ok(None), Ok(None)));
         let identity = Identity { client_id: 42, address: "10.0.0.1:9".into(), refuses_multi: None };
         assert_eq!(handshake.reply(b":1\r\n"), Ok(Some(identity)));
+    }
+
+    #[test]
+    fn a_connection_is_not_used_without_what_it_is_for() {
+        for (answer, usable) in [(&b"+OK\r\n"[..], true), (b"-NOPERM no\r\n", false)] {
+            let (mut handshake, _) = begin(Protocol::Resp2, &Credentials::default(), &[]);
+            let mut sent = Vec::new();
+            handshake.ask(b"*1\r\n$1\r\nX\r\n", &mut sent);
+            assert_eq!(sent, b"*1\r\n$1\r\nX\r\n");
+            for reply in ["+OK\r\n", ":42\r\n", "-ERR\r\n", "+OK\r\n", "+OK\r\n"] {
+                assert_eq!(handshake.reply(reply.as_bytes()), Ok(None));
+            }
+            let last = handshake.reply(answer);
+            assert_eq!(matches!(last, Ok(Some(_))), usable, "{last:?}");
+            assert_eq!(matches!(last, Err(HandshakeError::Purpose(_))), !usable, "{last:?}");
+        }
     }
 
     #[test]

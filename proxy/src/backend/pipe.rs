@@ -39,6 +39,9 @@ impl RequestFlags {
     /// Its reply counts who heard a message: Portico's connections have to be taken out and its clients put in.
     pub const COUNTED: Self = Self(1 << 12);
 
+    /// A transaction that begins with CLIENT CACHING, which its client did not queue.
+    pub const CACHING: Self = Self(1 << 12);
+
     /// Both sets of flags.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
@@ -97,6 +100,12 @@ pub struct InFlight {
 impl InFlight {
     /// The `part` of a request that was not split.
     pub const WHOLE: u32 = u32::MAX;
+
+    /// One of Portico's own requests whose reply is of no interest.
+    #[must_use]
+    pub fn ignored() -> Self {
+        Self { flags: RequestFlags::IGNORED, ..Self::nobodys() }
+    }
 
     /// One of Portico's own requests.
     #[must_use]

@@ -79,10 +79,14 @@ words! {
         ClientNoEvict = "client-no-evict";
         /// CLIENT NO-TOUCH, where the nodes have it (7.2).
         ClientNoTouch = "client-no-touch";
-        /// CLIENT GETREDIR.
-        ClientGetRedir = "client-getredir";
         /// CLIENT UNBLOCK.
         ClientUnblock = "client-unblock";
+        /// CLIENT CACHING.
+        ClientCaching = "client-caching";
+        /// CLIENT GETREDIR.
+        ClientGetRedir = "client-getredir";
+        /// CLIENT TRACKINGINFO.
+        ClientTrackingInfo = "client-trackinginfo";
         /// CONFIG GET: Portico's own settings; others are a master's.
         ConfigGet = "config-get";
         /// CONFIG SET: Portico's own settings; others are every node's.
@@ -159,8 +163,6 @@ words! {
 words! {
     /// What Portico cannot do yet.
     Later {
-        /// Client-side caching.
-        Tracking = "tracking";
         /// What all nodes say, merged.
         Server = "server";
     }
@@ -201,6 +203,8 @@ pub enum Handling {
     Transaction(Transaction),
     /// About scripts and functions as such.
     Scripts(Scripts),
+    /// CLIENT TRACKING.
+    Tracking,
     /// Refused for now.
     Later(Later),
     /// Refused; the text says what to use instead.
@@ -227,6 +231,7 @@ impl Handling {
             ("pubsub", word) => Self::PubSub(PubSub::named(word)?),
             ("monitor", "") => Self::Monitor,
             ("debug", "") => Self::Debug,
+            ("tracking", "") => Self::Tracking,
             ("unroutable", "") => Self::Unroutable,
             ("refuse", advice) if !advice.is_empty() => Self::Refuse(advice),
             ("fan", word) => Self::Fan(Fan::named(word)?),

@@ -72,7 +72,8 @@ pub static SETTINGS: &[Setting] = &[
         "max-leases",
         "number",
         "Most clients of one worker that have connections to nodes of their own at one time, because they are \
-         blocked, watch keys or track them; further ones wait for one",
+         blocked, watch keys or track them (with REDIRECT, one counts for two); further ones wait for one, or get an \
+         error from CLIENT TRACKING",
         |config, text| number(text, 1..=60_000).map(|leases| config.max_leases = leases),
         |config| config.max_leases.to_string(),
     )

@@ -7,7 +7,7 @@
 
 use super::Engine;
 use crate::backend::{ClientKey, Lane};
-use crate::session::{About, ClientFlags, Task};
+use crate::session::{About, Client, ClientFlags, Task};
 
 impl Engine {
     /// Hires an agent for `owner`. It takes over the owner's lane, if that has one of its own.
@@ -16,13 +16,38 @@ impl Engine {
         let shared = Lane::shared(client.protocol());
         let lane = std::mem::replace(&mut client.lane, shared);
         let key = self.hire_on(lane, owner)?;
+        let client = self.clients.get_mut(owner)?;
+        let tracks = client.flags.has(ClientFlags::TRACKING);
+        let said = client.standing.as_deref().and_then(|standing| standing.caching);
         if let Some(agent) = self.clients.get_mut(key) {
             agent.standing().owner = Some(owner);
+            if tracks {
+                agent.flags.set(ClientFlags::TRACKING);
+                agent.standing().caching = said;
+            }
         }
         if lane.is_leased() {
             self.lanes[lane.index()].holder = Some(key);
         }
         Some(key)
+    }
+
+    /// An agent's lane is its owner's again, if that tracks keys on it.
+    pub(super) fn return_lane(&mut self, agent: ClientKey, owner: ClientKey) {
+        let tracks = |client: &Client| client.flags.has(ClientFlags::TRACKING);
+        let Some(client) = self.clients.get_mut(agent).filter(|client| tracks(client)) else { return };
+        client.flags.clear(ClientFlags::TRACKING);
+        let lane = client.lane;
+        if lane.is_leased() && self.clients.get(owner).is_some_and(tracks) {
+            if let Some(client) = self.clients.get_mut(agent) {
+                client.lane = Lane::shared(client.protocol());
+            }
+            if let Some(client) = self.clients.get_mut(owner) {
+                client.lane = lane;
+            }
+            self.lanes[lane.index()].holder = Some(owner);
+            self.change_lane(owner); // it may speak another protocol since
+        }
     }
 
     /// The owner speaks another protocol since the last step, and so do the replies of the next; but where keys are

@@ -124,6 +124,7 @@ impl Engine {
             Handling::Local(what) => self.locally(key, cluster, command, what, request, &words),
             Handling::Scripts(what) => self.scripts(key, cluster, command, what, request, &words),
             Handling::Transaction(what) => self.transaction(key, cluster, command, what, request, args),
+            Handling::Tracking => self.track(key, &words),
             Handling::Later(what) => self.later(key, what, &words),
             Handling::Refuse(advice) => {
                 let name = command.name.replace('|', " ").to_uppercase();
@@ -280,6 +281,7 @@ impl Engine {
     #[cold]
     pub(super) fn turn_away(&mut self, key: ClientKey, text: &[u8]) -> Flow {
         self.abort_transaction(key);
+        self.forget_caching(key);
         self.refuse(key, text)
     }
 

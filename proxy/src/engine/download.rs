@@ -2,7 +2,7 @@
 
 use super::{Effect, Engine, LinkState};
 use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
-use crate::session::ClientFlags;
+use crate::session::{ClientFlags, PendingFlags};
 
 impl Engine {
     /// Untold bytes of a client above which the node is not read on.
@@ -37,6 +37,12 @@ impl Engine {
                 self.over_limit(entry.client);
             }
             return true;
+        }
+        if let Some(client) = self.clients.get_mut(entry.client)
+            && let Some(work) = client.work.as_deref_mut()
+            && let Some(pending) = work.queue.get_mut(entry.seq)
+        {
+            pending.flags = pending.flags.with(PendingFlags::STREAMING);
         }
         self.counters.large_replies += 1;
         let returns = matches!(link.state, LinkState::Ready) && link.leased_to.is_none();

@@ -56,8 +56,11 @@ impl Engine {
             let queued = |at: usize| &exec.transaction.requests[exec.transaction.ranges[at].clone()];
             match step {
                 Step::Group(slot, commands) => {
+                    let owner = self.clients.get_mut(exec.owner);
+                    let said = owner.and_then(|owner| owner.standing.as_deref_mut()?.caching.take());
                     if let Some(client) = self.clients.get_mut(agent) {
                         client.standing().home = Some(slot);
+                        client.standing().caching = said.or(client.standing().caching);
                     }
                     encode::command(&mut requests, &[b"MULTI"]);
                     commands.iter().for_each(|&at| requests.extend_from_slice(queued(at)));
@@ -110,6 +113,7 @@ impl Engine {
     fn finish_exec(&mut self, agent: ClientKey, exec: &Exec, failure: Option<&[u8]>) {
         let protocol = self.clients.get(agent).map_or(Protocol::Resp2, Client::protocol);
         self.forget_watch(agent);
+        self.return_lane(agent, exec.owner);
         let mut reply = Vec::new();
         let ran = exec.replies.iter().flatten().count();
         match failure {

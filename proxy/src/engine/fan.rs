@@ -101,9 +101,14 @@ impl Engine {
         }
         fan.remaining = fan.parts.parts.len();
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
+        let prefix = self.prefix;
+        let flags = if prefix.is_empty() { traits.flags } else { traits.flags.with(RequestFlags::GROUP) };
         for (part, (slot, keys)) in groups.parts().enumerate() {
-            let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
-            let encode = |out: &mut Vec<u8>| Split::encode(request, args, step, keys, out);
+            let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags };
+            let encode = |out: &mut Vec<u8>| {
+                out.extend_from_slice(prefix);
+                Split::encode(request, args, step, keys, out);
+            };
             self.send_to_node(entry, cluster.topology.owner(slot), encode);
         }
         Flow::Done

@@ -38,6 +38,7 @@ impl Engine {
                 self.look_at_pause();
                 Vec::new()
             }
+            &Question::Hearer(id) => self.find_hearer(id),
             &Question::Unblock(id, how) => u8::from(self.unblock_client(id, how)).to_string().into_bytes(),
         };
         self.effects.push(Effect::Gathered {
@@ -109,6 +110,9 @@ impl Engine {
 
     /// A worker's part of what [`Engine::fan_workers`] asked.
     pub fn gathered(&mut self, client: ClientKey, seq: u32, worker: usize, answer: &[u8]) {
+        if self.enabling.contains_key(&client) {
+            return self.heard_of(client, seq, worker, answer);
+        }
         let entry = InFlight { client, seq, part: worker as u32, ..InFlight::nobodys() };
         self.part_answered(&entry, answer);
     }
@@ -132,7 +136,7 @@ impl Question {
             Self::List(_) => Told::Lines,
             Self::Kill { old_form: true, .. } => Told::Found,
             Self::Kill { .. } | Self::Unblock(..) => Told::Count,
-            Self::Pause => Told::Done,
+            Self::Pause | Self::Hearer(_) => Told::Done,
         }
     }
 }

@@ -23,7 +23,8 @@ impl Engine {
         let work: &mut Work = client.work.get_or_insert_with(|| pool.works.pop().unwrap_or_default());
         let frame = if protocol == Protocol::Resp3 { push } else { array };
         // A RESP2 client takes whatever comes next for the reply to its request.
-        let waits = protocol == Protocol::Resp2 && !work.queue.is_empty();
+        let subscribing = client.standing.as_deref().is_some_and(|standing| !standing.subscribing.is_empty());
+        let waits = subscribing || protocol == Protocol::Resp2 && !work.queue.is_empty();
         let bytes = if waits || client.flags.any(ClientFlags::PASSING.with(ClientFlags::HOLDS)) {
             client.flags.set(ClientFlags::HOLDS);
             let untold = work.reply_bytes();

@@ -202,17 +202,24 @@ impl Engine {
             established.flat_map(|(kind, name)| hub.waiters(kind, name)).collect()
         });
         for client in waiters {
-            let Some(waiter) = self.clients.get_mut(client) else { continue };
-            let Some(subscribing) = waiter.standing().subscribing.take() else { continue };
-            let all = self.with_hub(|hub, world| {
-                subscribing.names.iter().all(|name| hub.is_established(subscribing.kind, name, world))
-            });
-            if all {
+            while let Some(subscribing) = self.first_subscribing(client) {
+                let all = self.with_hub(|hub, world| {
+                    subscribing.names.iter().all(|name| hub.is_established(subscribing.kind, name, world))
+                });
+                if !all {
+                    if let Some(client) = self.clients.get_mut(client) {
+                        client.standing().subscribing.push_front(subscribing);
+                    }
+                    break;
+                }
                 self.subscribed(client, &subscribing);
-            } else if let Some(client) = self.clients.get_mut(client) {
-                client.standing().subscribing = Some(subscribing);
             }
         }
+    }
+
+    /// Takes out what a client waited for first.
+    fn first_subscribing(&mut self, key: ClientKey) -> Option<crate::session::Subscribing> {
+        self.clients.get_mut(key)?.standing.as_deref_mut()?.subscribing.pop_front()
     }
 
     /// Those who have waited for longer than a request waits for its slot are told so.
@@ -221,7 +228,7 @@ impl Engine {
         for (kind, name) in waited {
             for key in self.hub.waiters(*kind, name) {
                 let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
-                let since = standing.and_then(|standing| standing.subscribing.as_ref()).map(|s| s.since);
+                let since = standing.and_then(|standing| standing.subscribing.front()).map(|s| s.since);
                 if since.is_some_and(|since| self.now >= since + self.config.failover_timeout) {
                     late.push((key, portico_slots::slot(name)));
                 }
@@ -245,6 +252,10 @@ impl Engine {
                     let mut listeners = std::mem::take(&mut self.listeners);
                     listeners.clear();
                     listeners.extend(self.hub.listeners(heard.kind, heard.name));
+                    // It was published behind their SUBSCRIBE: they hear it behind the confirmation.
+                    let waiters = self.hub.waiters(heard.kind, heard.name).into_iter();
+                    listeners
+                        .extend(waiters.filter(|waiter| !listeners.contains(waiter)).collect::<Vec<_>>());
                     self.tell_all(&listeners, push);
                     self.listeners = listeners;
                 }
@@ -325,7 +336,7 @@ impl Engine {
         let Some(standing) = client.standing.as_deref_mut() else { return Vec::new() };
         let subscriptions = std::mem::take(&mut standing.subscriptions);
         let mut orders = Vec::new();
-        if let Some(subscribing) = standing.subscribing.take() {
+        for subscribing in std::mem::take(&mut standing.subscribing) {
             for name in &subscribing.names {
                 orders.extend(self.hub.leave_waiting(subscribing.kind, name, key));
             }

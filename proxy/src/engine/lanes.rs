@@ -7,8 +7,8 @@ use portico_resp::Protocol;
 use portico_slots::{NodeId, NodeIndex};
 
 use super::{Engine, LinkState};
-use crate::backend::{ClientKey, Lane, LinkKey};
-use crate::session::ClientFlags;
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey};
+use crate::session::{ClientFlags, TrackingMode};
 
 /// What is known of a lane besides its connections.
 #[derive(Debug)]
@@ -17,8 +17,12 @@ pub(super) struct LaneState {
     pub(super) protocol: Protocol,
     /// Who leases it.
     pub(super) holder: Option<ClientKey>,
-    /// Requests that set up each of its connections, as they are sent; each has to be answered with OK.
-    pub(super) setup: Vec<Vec<u8>>,
+    /// What the nodes track on each of its connections.
+    pub(super) tracks: Option<Box<TrackingMode>>,
+    /// Where that is told, if not on the connections themselves: a lane of its own.
+    pub(super) listener: Option<Lane>,
+    /// The lane whose listener it is.
+    pub(super) listens_for: Option<Lane>,
     /// Nodes to which a connection is being opened.
     pub(super) opening: Vec<NodeId>,
     /// Since when nobody leases it.
@@ -42,7 +46,9 @@ impl Engine {
         self.lanes.push(LaneState {
             protocol,
             holder: None,
-            setup: Vec::new(),
+            tracks: None,
+            listener: None,
+            listens_for: None,
             opening: Vec::new(),
             idle: self.now,
         });
@@ -104,13 +110,52 @@ impl Engine {
         let (lane, protocol) = (client.lane, client.protocol());
         if !lane.is_leased() {
             client.lane = Lane::shared(protocol);
-        } else if self.lanes[lane.index()].protocol != protocol && client.flags.has(ClientFlags::WATCHING) {
+            return;
+        }
+        if self.lanes[lane.index()].protocol == protocol {
+            return;
+        }
+        if client.flags.has(ClientFlags::TRACKING) {
+            // What is tracked stays tracked.
+            self.convert_lane(lane, protocol);
+        } else if client.flags.has(ClientFlags::WATCHING) {
             // What was watched was watched there.
             self.forget_watch(key);
             let Some(client) = self.clients.get_mut(key) else { return };
             client.flags.set(ClientFlags::WATCHING);
             client.lane = Lane::shared(protocol);
             client.standing().watch_broken = true;
+        }
+    }
+
+    /// A lane's connections speak another protocol from now on.
+    fn convert_lane(&mut self, lane: Lane, protocol: Protocol) {
+        let hello: &[u8] = match protocol {
+            Protocol::Resp2 => b"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n",
+            Protocol::Resp3 => b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n",
+        };
+        self.lanes[lane.index()].protocol = protocol;
+        self.tell_lane(lane, hello);
+        for key in self.links_of(lane) {
+            if let Some(link) = self.links.get_mut(key) {
+                link.protocol = protocol;
+            }
+        }
+    }
+
+    /// Sends a request of Portico's own on every connection of a lane. One that is just being set up makes way for
+    /// another.
+    pub(super) fn tell_lane(&mut self, lane: Lane, request: &[u8]) {
+        for key in self.links_of(lane) {
+            let Some(link) = self.links.get_mut(key) else { continue };
+            match link.state {
+                LinkState::Connecting => {}
+                LinkState::Ready => {
+                    link.pipe.push(request, InFlight::ignored());
+                    self.mark_link(key);
+                }
+                LinkState::Handshaking(_) | LinkState::Draining { .. } => self.lose_link(key),
+            }
         }
     }
 
@@ -137,11 +182,14 @@ impl Engine {
         let state = &mut self.lanes[lane.index()];
         state.holder = None;
         state.idle = self.now;
-        if !state.setup.is_empty() {
-            state.setup.clear();
+        let listener = state.listener.take();
+        if state.tracks.take().is_some() || state.listens_for.take().is_some() {
             self.close_lane(lane);
         }
         self.spare_lanes.push(lane);
+        if let Some(listener) = listener {
+            self.give_back(listener);
+        }
     }
 
     /// Closes a lane's connections. What is outstanding on them is nobody's any more.

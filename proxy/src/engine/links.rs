@@ -82,6 +82,7 @@ impl Engine {
         let before = std::mem::replace(&mut self.cluster, cluster);
         self.break_moved_watches(&before);
         self.renumber_written(&before);
+        self.retrack(&before);
         for key in gone {
             self.lose_link(key);
         }
@@ -113,6 +114,13 @@ impl Engine {
     #[cold]
     fn open_in_lane(&mut self, lane: Lane, index: NodeIndex) {
         let node = self.cluster.topology.node(index).id;
+        if let Some(listener) = self.lanes[lane.index()].listener
+            && self.standing(listener, index).is_none()
+        {
+            // What is tracked has to have somewhere to be told.
+            self.route(listener, index);
+            return;
+        }
         let coming = self.lanes[lane.index()].opening.contains(&node);
         let waits = self.backoffs.get(&(node, lane)).is_some_and(|b| b.until > self.now);
         if !coming && !waits {
@@ -158,6 +166,7 @@ impl Engine {
 
     /// The socket is connected: introduces itself. `own_address` is what the socket says of itself.
     pub fn link_open(&mut self, key: LinkKey, own_address: String) {
+        let purpose = self.track_request(key);
         let Some(link) = self.links.get_mut(key) else { return };
         link.moved = self.now;
         let fences = match link.leased_to {
@@ -166,7 +175,13 @@ impl Engine {
         };
         let mut hello = Vec::new();
         self.shared.own_addresses.add(&own_address, false);
-        let handshake = Handshake::begin(link.protocol, &self.credentials, own_address, fences, &mut hello);
+        let mut handshake =
+            Handshake::begin(link.protocol, &self.credentials, own_address, fences, &mut hello);
+        if link.leased_to.is_none()
+            && let Some(request) = purpose
+        {
+            handshake.ask(&request, &mut hello);
+        }
         link.pipe.begin().extend_from_slice(&hello);
         link.state = LinkState::Handshaking(handshake);
         self.mark_link(key);
@@ -200,7 +215,10 @@ impl Engine {
                 self.link_ready(key, busy);
             }
             Err(error) => {
-                let node = link.node;
+                let (node, lane) = (link.node, link.lane);
+                if let HandshakeError::Purpose(text) = &error {
+                    self.tracking_refused(lane, text);
+                }
                 if self.should_report(node) {
                     tracing::warn!(node = %node.short(), %error, "cannot use a connection to a node");
                 }
@@ -236,6 +254,7 @@ impl Engine {
             }
         }
         self.settle_orphans((!busy).then_some(node));
+        self.tracking_joined(lane, node);
         match self.lanes[lane.index()].holder {
             Some(holder) => self.wake(holder),
             None => self.wake_stalled(),
@@ -281,6 +300,9 @@ impl Engine {
             self.break_watch(holder);
         }
         let established = matches!(link.state, LinkState::Ready | LinkState::Draining { .. });
+        if established && link.leased_to.is_none() {
+            self.tracking_lost(link.lane, link.node);
+        }
         if !established {
             if link.leased_to.is_none() {
                 self.opened_link(link.lane, link.node);

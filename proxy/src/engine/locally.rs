@@ -127,13 +127,14 @@ impl Engine {
             Local::ClientSetName => local::set_name(context, words),
             Local::ClientSetInfo => local::set_info(context, words),
             Local::ClientInfo => local::client_info(context),
+            Local::ClientCaching => local::caching(context, words),
+            Local::ClientGetRedir => local::redirection(context),
+            Local::ClientTrackingInfo => local::tracking_info(context),
             Local::ClusterDisabled => local::cluster_disabled(context),
             Local::ConfigGet => local::config_get(context, words),
             Local::ConfigSet => local::config_set(context, words),
             Local::ClientNoEvict => local::set_flag(context, words, ClientFlags::NO_EVICT),
             Local::ClientNoTouch => local::set_flag(context, words, ClientFlags::NO_TOUCH),
-            // Nobody tracks.
-            Local::ClientGetRedir => encode::integer(context.out, -1),
             Local::ClientList
             | Local::ClientKill
             | Local::ClientPause
@@ -159,6 +160,7 @@ impl Engine {
     /// RESET: nothing lasts of what the client began. Returns what it listened to.
     fn end_session(&mut self, key: ClientKey) -> Vec<(Kind, Name)> {
         self.discard(key);
+        self.end_tracking(key);
         self.end_listening(key)
     }
 }

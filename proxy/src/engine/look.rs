@@ -7,7 +7,7 @@ use super::Engine;
 use super::quiet::QUIET;
 use super::send::Flow;
 use crate::backend::ClientKey;
-use crate::command::{Command, Flags, Handling, Transaction};
+use crate::command::{Command, Flags, Handling, PubSub, Transaction};
 use crate::plan::RequestArgs;
 use crate::session::{ClientFlags, Stall};
 use crate::topology::Cluster;
@@ -67,8 +67,14 @@ impl Engine {
         {
             return Some(self.reject(key, command, b"ERR Replica can't interact with the keyspace"));
         }
+        if flags.has(ClientFlags::SUBSCRIBING) && !subscribes(command) {
+            return Some(Flow::Wait(Stall::Order));
+        }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
             return Some(self.queue(key, command, request));
+        }
+        if flags.has(ClientFlags::TRACKING) {
+            return self.look_tracked(key, cluster, command, request, args);
         }
         None
     }
@@ -88,6 +94,12 @@ fn runs_while_subscribed(command: &Command) -> bool {
         "reset",
     ];
     NAMES.contains(&command.name)
+}
+
+/// Commands that add to a client's subscriptions.
+fn subscribes(command: &Command) -> bool {
+    use PubSub as P;
+    matches!(command.handling, Handling::PubSub(P::Subscribe | P::Psubscribe | P::Ssubscribe))
 }
 
 /// Commands that a transaction does not queue.

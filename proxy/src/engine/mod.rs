@@ -6,6 +6,7 @@
 
 mod agents;
 mod block;
+mod caching;
 mod dispatch;
 mod download;
 mod exec;
@@ -14,6 +15,7 @@ mod gather;
 mod hear;
 mod hub;
 mod intake;
+mod invalidate;
 mod lanes;
 mod link;
 mod links;
@@ -32,6 +34,7 @@ mod send;
 mod tests;
 #[cfg(test)]
 mod tests_scripts;
+mod tracking;
 mod transactions;
 mod turn;
 mod upload;
@@ -77,6 +80,8 @@ pub enum Effect {
     Refresh,
     /// Ask every worker for its part of something: `asked`; they answer with `gathered`.
     Gather(Gather),
+    /// Tell another worker something about a client of its own.
+    Tell(usize, Note),
     /// This worker's answer to what another one asked.
     Gathered {
         /// Who asked.
@@ -103,6 +108,22 @@ pub struct Gather {
     pub question: Arc<Question>,
 }
 
+/// What one worker tells another, about a client of that one.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// Keys are not what they were: for a client in whose place another tracks.
+    Invalid {
+        /// Who is told.
+        hearer: ClientKey,
+        /// Who tracks, and its worker.
+        tracker: (usize, ClientKey),
+        /// An array of keys, or null for all.
+        keys: Vec<u8>,
+    },
+    /// The client that is told in this one's place has gone.
+    Broken(ClientKey),
+}
+
 /// What one worker asks all of them, itself included.
 #[derive(Clone, Debug)]
 pub enum Question {
@@ -121,6 +142,8 @@ pub enum Question {
     Pause,
     /// CLIENT UNBLOCK: of the client with this number.
     Unblock(u64, Unblock),
+    /// CLIENT TRACKING REDIRECT: whose client it is. It stays there.
+    Hearer(u64),
 }
 
 /// Buffers that nobody uses now, so that work finds them warm and idle connections need none.
@@ -207,6 +230,14 @@ pub struct Engine {
     closed: Vec<(Instant, String)>,
     /// A redirect was seen: they may wait at the wrong place.
     look_at_waiting: bool,
+    /// Clients that track keys.
+    trackers: HashSet<ClientKey>,
+    /// Clients whose CLIENT TRACKING is not answered yet.
+    enabling: HashMap<ClientKey, tracking::Enabling>,
+    /// Clients to be told that nothing they have cached is valid, and when.
+    flushing: BTreeSet<(Instant, ClientKey)>,
+    /// What goes before each part of the request that is just being sent.
+    prefix: &'static [u8],
     /// Clients whose next request waits.
     stalled: Vec<ClientKey>,
     /// Clients with requests to be sent again.
@@ -291,6 +322,10 @@ impl Engine {
             monitor: Monitor::default(),
             closed: Vec::new(),
             look_at_waiting: false,
+            trackers: HashSet::new(),
+            enabling: HashMap::new(),
+            flushing: BTreeSet::new(),
+            prefix: b"",
             stalled: Vec::new(),
             retrying: Vec::new(),
             uploading: Vec::new(),
@@ -385,6 +420,8 @@ impl Engine {
 
     /// A client's connection ended or broke: what it still had outstanding is answered to nobody.
     pub fn client_gone(&mut self, key: ClientKey) {
+        self.forget_tracking(key);
+        self.enabling.remove(&key);
         if self.clients.get(key).is_some_and(Client::is_waiting) && self.cancel_block(key) {
             return;
         }

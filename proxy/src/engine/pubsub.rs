@@ -60,7 +60,9 @@ impl Engine {
     }
 
     fn subscribe(&mut self, key: ClientKey, kind: Kind, words: &RequestArgs<'_>) -> Flow {
-        if self.is_waiting_for_replies(key) {
+        let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        let before = client.standing().subscribing.len();
+        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() as usize > before) {
             return Flow::Wait(Stall::Order); // messages may come from then on, and only then
         }
         let listener = self.listener_of(key);
@@ -78,7 +80,7 @@ impl Engine {
             }
         });
         let mut subscribing = Subscribing { seq: 0, kind, names, listener, since: self.now };
-        if all {
+        if all && before == 0 {
             let reply = self.begin_listening(key, &subscribing);
             self.confirm_now(key, &reply);
             return Flow::Done;
@@ -89,14 +91,19 @@ impl Engine {
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         subscribing.seq = seq;
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        client.standing().subscribing = Some(subscribing);
-        Flow::Block
+        client.standing().subscribing.push_back(subscribing);
+        client.flags.set(ClientFlags::SUBSCRIBING);
+        Flow::Done
     }
 
     /// The nodes have confirmed all that a client waits for.
     pub(super) fn subscribed(&mut self, key: ClientKey, subscribing: &Subscribing) {
         let reply = self.begin_listening(key, subscribing);
         self.confirm(key, subscribing.seq, &reply);
+        self.end_subscribing(key);
+        if self.clients.get(key).is_some_and(|client| client.flags.has(ClientFlags::HOLDS)) {
+            self.tell_held(key);
+        }
     }
 
     /// Tells a client, of which nothing is outstanding, a confirmation: that is no reply, and comes even to those who
@@ -138,13 +145,30 @@ impl Engine {
     /// What a client waits for cannot be had.
     pub(super) fn refuse_subscription(&mut self, key: ClientKey, error: &[u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let Some(subscribing) = client.standing().subscribing.take() else { return };
-        self.stop_expecting(key, &subscribing);
-        self.settle(key, subscribing.seq, error);
+        for subscribing in std::mem::take(&mut client.standing().subscribing) {
+            self.stop_expecting(key, &subscribing);
+            self.settle(key, subscribing.seq, error);
+        }
+        self.end_subscribing(key);
+    }
+
+    fn end_subscribing(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.standing().subscribing.is_empty()
+        {
+            client.flags.clear(ClientFlags::SUBSCRIBING);
+        }
     }
 
     fn stop_expecting(&mut self, key: ClientKey, subscribing: &Subscribing) {
-        let names = subscribing.names.iter();
+        let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
+        let later = standing.map(|standing| &standing.subscribing);
+        let again = |name: &Name| {
+            let mut later = later.into_iter().flatten().filter(|other| other.kind == subscribing.kind);
+            later.any(|other| other.names.contains(name))
+        };
+        let names: Vec<&Name> = subscribing.names.iter().filter(|name| !again(name)).collect();
+        let names = names.into_iter();
         let orders = names.flat_map(|name| self.hub.leave_waiting(subscribing.kind, name, key)).collect();
         self.carry_out_orders(together(orders));
     }
@@ -204,6 +228,9 @@ impl Engine {
                 return Flow::Wait(Stall::Order);
             }
             return self.send_by(key, slot, Some(Lane::HUB), node, traits, request);
+        }
+        if self.hub.is_awaited(channel) {
+            return Flow::Wait(Stall::Backpressure); // whoever said SUBSCRIBE before this is to hear it
         }
         self.send(key, slot, traits, request)
     }

@@ -109,10 +109,13 @@ impl Engine {
     /// A push: what the lane that it came on is subscribed to or tracks.
     #[cold]
     fn pushed(&mut self, key: LinkKey, push: &[u8]) {
-        if self.links.get(key).is_some_and(|link| link.lane == Lane::HUB) {
+        let Some(lane) = self.links.get(key).map(|link| link.lane) else { return };
+        if lane == Lane::HUB {
             self.hub_pushed(key, push);
+        } else if lane.is_leased() {
+            self.tracking_push(lane, push);
         }
-        // Otherwise one that nobody asked for (an invalidation after HELLO 3, say).
+        // Otherwise one that nobody asked for.
     }
 
     /// A reply that is none.

@@ -168,7 +168,8 @@ impl Engine {
             let Some(client) = self.clients.get_mut(key) else { return false };
             let Some(work) = client.work.as_deref_mut() else { return false };
             if let Some(link_key) = link {
-                let Some(parked) = work.parked.pop_front() else { return false };
+                let Some(mut parked) = work.parked.pop_front() else { return false };
+                let unsaid = asking && super::caching::without_caching(&mut parked);
                 let mut entry = parked.entry;
                 entry.flags = entry.flags.with(RequestFlags::RETRY);
                 if entry.part == InFlight::WHOLE
@@ -199,6 +200,9 @@ impl Engine {
                 }
                 link.pipe.push(&parked.request, entry);
                 self.mark_link(link_key);
+                if unsaid {
+                    self.flush_soon(key, true);
+                }
                 return true;
             }
             self.refresh_wanted = true;

@@ -1,5 +1,7 @@
 //! The engine without sockets: what is sent where, in which order, and what happens when a node says no or is gone.
 
+mod tracking;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,9 +136,15 @@ impl World {
         }
         sent.clear();
         let kills = text.matches("KILL").count();
+        if text.contains("HELLO") {
+            self.engine.link_input(key, b"%0\r\n");
+        }
         self.engine.link_input(key, b"+OK\r\n:7\r\n$23\r\nid=7 addr=127.0.0.1:9 x\r\n+OK\r\n+OK\r\n");
         for _ in 0..kills {
             self.engine.link_input(key, b":1\r\n");
+        }
+        if text.contains("TRACKING") {
+            self.engine.link_input(key, b"+OK\r\n");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::command::{Args, Command, Flags, Handling, Transaction};
 use crate::config::CrossSlot;
 use crate::local;
 use crate::plan::{Event, Merge, Outcome, Plan, RequestArgs, plan_transaction, transaction_outcome};
-use crate::session::{self, ClientFlags, Stall};
+use crate::session::{self, Caching, ClientFlags, Stall};
 use crate::topology::Cluster;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -62,6 +62,9 @@ impl Engine {
     pub(super) fn queue(&mut self, key: ClientKey, command: &Command, request: &[u8]) -> Flow {
         if command.flags.has(Flags::NO_MULTI) {
             return self.turn_away(key, b"ERR Command not allowed inside a transaction");
+        }
+        if command.handling == Handling::Tracking {
+            return self.turn_away(key, b"ERR CLIENT TRACKING inside MULTI is not available through Portico");
         }
         if let Handling::Refuse(_) | Handling::Later(_) | Handling::Unroutable = command.handling {
             let text = format!("ERR {} is not available through Portico", command.name.to_uppercase());
@@ -192,7 +195,12 @@ impl Engine {
         if watched.iter().any(|&other| owner(other) == owner(slot)) {
             flags = flags.with(RequestFlags::GUARDED);
         }
-        let bytes = [MULTI, requests, EXEC].concat();
+        let said =
+            self.clients.get(key).and_then(|client| client.standing.as_deref()).and_then(|it| it.caching);
+        if said.is_some() {
+            flags = flags.with(RequestFlags::CACHING);
+        }
+        let bytes = [MULTI, said.map_or(b"", Caching::request), requests, EXEC].concat();
         let flow = self.send(key, slot, Traits { flags, signal, keys }, &bytes);
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         if flow == Flow::Done
@@ -214,9 +222,12 @@ impl Engine {
         reply: &[u8],
         request: &[u8],
     ) {
-        match transaction_outcome(refused, reply, count_requests(request).saturating_sub(2)) {
+        let said = entry.flags.has(RequestFlags::CACHING);
+        let queued = count_requests(request).saturating_sub(2 + u32::from(said));
+        match transaction_outcome(refused, reply, queued) {
             Outcome::Answer(reply) => {
                 let reply = self.exec_receivers(node, request, reply);
+                let reply = if said { super::caching::without_first(&reply) } else { reply };
                 self.answer(&entry, &reply);
             }
             Outcome::Decide(line) => self.decide(entry, Some(node), Event::Error(&line), request),

@@ -57,6 +57,7 @@ impl Engine {
         while let Some(key) = self.awoken.pop() {
             self.go_on(key);
         }
+        self.tell_flushes();
         if std::mem::take(&mut self.refresh_wanted) {
             self.effects.push(Effect::Refresh);
         }
@@ -67,6 +68,7 @@ impl Engine {
     pub fn sleep(&self) -> Duration {
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
         let until = if self.watchful { until.min(self.next_check) } else { until };
+        let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));
         let until = self.pause.map_or(until, |pause| until.min(pause.until));
         until.saturating_duration_since(self.now)
     }
@@ -162,8 +164,10 @@ impl Engine {
     fn check_links(&mut self) {
         self.check_draining();
         self.move_waiting();
-        if !self.waiting.is_empty() && self.now >= self.next_look {
-            // Whether they wait at the right place, nobody tells.
+        self.tend_tracking();
+        let far_away = !self.waiting.is_empty() || !self.trackers.is_empty();
+        if far_away && self.now >= self.next_look {
+            // Whether they wait at the right place, or are told of keys that have moved, nobody tells.
             self.next_look = self.now + LOOK;
             self.refresh_wanted = true;
         }
@@ -171,7 +175,7 @@ impl Engine {
         let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
         self.watchful =
             self.links.values().any(|link| waits(link) || !matches!(link.state, LinkState::Ready));
-        self.watchful |= !self.waiting.is_empty() || self.hub.listens_everywhere();
+        self.watchful |= far_away || self.hub.listens_everywhere();
         let (now, limit) = (self.now, self.config.failover_timeout);
         let mut silent = false;
         let mut given_up: Vec<LinkKey> = Vec::new();

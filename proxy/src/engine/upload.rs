@@ -167,6 +167,7 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref_mut() else { return };
         let write = !flags.has(RequestFlags::READONLY);
+        let reads = !write || flags.has(RequestFlags::SCRIPT);
         let pending = if write { PendingFlags::WRITE } else { PendingFlags::default() };
         let seq = work.queue.push(Pending::sent(link_key, slot, pending));
         client.writes += u32::from(write);
@@ -193,6 +194,11 @@ impl Engine {
             link.pipe.stream(&head);
         }
         self.mark_link(link_key);
+        self.forget_caching(key);
+        if reads {
+            // Nobody tracks what it reads.
+            self.flush_soon(key, true);
+        }
         if self.upload_input(key, &input) {
             self.effects.push(Effect::ResumeClient(key));
         }

@@ -125,6 +125,8 @@ fn flags_of(client: &Client) -> String {
         (is(ClientFlags::MULTI), 'x'),
         (client.is_waiting() || client.is_paused(), 'b'),
         (is(ClientFlags::TRACKING), 't'),
+        (client.tracking().is_some_and(|tracking| tracking.broken), 'R'),
+        (client.tracking().is_some_and(|tracking| tracking.mode.bcast), 'B'),
         (broken, 'd'),
         (is(ClientFlags::CLOSING), 'c'),
         (client.about.peer.is_none(), 'U'),
@@ -167,7 +169,7 @@ pub fn client_line(client: &Client, (now, seconds): (Instant, u32), version: &st
         out,
         "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={} db=0 sub={} psub={} ssub={} \
          multi={multi}{watch} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem={multi_mem} rbs=0 rbp=0 obl={untold} \
-         oll=0 omem={held} tot-mem={total} events=r cmd={} user=default redir=-1 resp={resp}",
+         oll=0 omem={held} tot-mem={total} events=r cmd={} user=default redir={} resp={resp}",
         client.id,
         address(about.peer),
         address(about.local),
@@ -177,6 +179,7 @@ pub fn client_line(client: &Client, (now, seconds): (Instant, u32), version: &st
         listens(Kind::Pattern),
         listens(Kind::Shard),
         client.last_command,
+        client.redirection(),
     );
     if super::at_least(version, (7, 2)) {
         let _ = write!(out, " lib-name={} lib-ver={}", about.lib_name, about.lib_version);

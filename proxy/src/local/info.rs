@@ -192,9 +192,8 @@ fn portico_value(
         "uptime_in_seconds" => uptime.to_string(),
         "uptime_in_days" => (uptime / 86_400).to_string(),
         "connected_clients" => shared.clients().to_string(),
-        "cluster_connections" | "blocked_clients" | "tracking_clients" | "clients_in_timeout_table" => {
-            "0".to_owned()
-        }
+        "tracking_clients" => shared.tracking_clients().to_string(),
+        "cluster_connections" | "blocked_clients" | "clients_in_timeout_table" => "0".to_owned(),
         "pubsub_channels" => shared.pubsub.len(Kind::Channel).to_string(),
         "pubsub_patterns" => shared.pubsub.len(Kind::Pattern).to_string(),
         "pubsubshard_channels" => shared.pubsub.len(Kind::Shard).to_string(),

@@ -7,6 +7,7 @@ mod config;
 mod connection;
 mod info;
 mod pause;
+mod tracking;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +25,7 @@ pub use config::{config_get, config_set, names_own_setting};
 pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, select, swap_db};
 pub use info::info;
 pub use pause::pause;
+pub use tracking::{NO_SUCH_CLIENT, TrackingRequest, caching, redirection, tracking_info};
 
 /// What a cluster says of keys in several slots, and what a client can do about it.
 pub const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";

@@ -148,6 +148,15 @@ impl Hub {
         self.is_established(kind, name, world)
     }
 
+    /// Whether clients wait until they can hear what is published on a channel.
+    #[must_use]
+    pub fn is_awaited(&self, channel: &[u8]) -> bool {
+        self.waiting.iter().any(|(kind, name)| match kind {
+            Kind::Pattern => super::glob::matches(name, channel),
+            Kind::Channel | Kind::Shard => **name == *channel,
+        })
+    }
+
     /// A client listens from now on.
     pub fn listen(&mut self, kind: Kind, name: &Name, client: ClientKey) {
         let Some(topic) = self.topics[kind.index()].get_mut(name) else { return };

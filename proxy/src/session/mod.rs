@@ -7,6 +7,7 @@ mod queue;
 mod standing;
 mod state;
 mod task;
+mod tracking;
 mod transaction;
 mod upload;
 
@@ -17,5 +18,6 @@ pub use queue::{Pending, PendingFlags, ReplyQueue};
 pub use standing::{Standing, Subscribing};
 pub use state::{About, Client, ClientFlags, Stall, Work};
 pub use task::Task;
+pub use tracking::{Caching, Hearer, Tracking, TrackingMode};
 pub use transaction::{Exec, Transaction};
 pub use upload::{Stage, Upload};

@@ -151,6 +151,23 @@ impl ReplyQueue {
         Some(pending)
     }
 
+    /// Tells something that nobody asked for, between two replies: not before a reply, or a part of one, that is here
+    /// already and waits for an older one.
+    pub fn interject(&mut self, push: &[u8], out: &mut Vec<u8>) {
+        const BEGUN: PendingFlags =
+            PendingFlags::ANSWERED.with(PendingFlags::FAN).with(PendingFlags::STREAMING);
+        let Some(last) = self.pending.iter().rposition(|pending| pending.flags.any(BEGUN)) else {
+            return out.extend_from_slice(push);
+        };
+        if self.pending[last].is_outstanding() {
+            return self.push_answered(push, out);
+        }
+        let (at, len) = (self.pending[last].at as usize, self.pending[last].len as usize);
+        let reply = [self.held.get(at..at + len).unwrap_or_default(), push].concat();
+        self.live -= len;
+        self.hold(last, &reply);
+    }
+
     /// As [`ReplyQueue::complete`], of a request that was answered already or whose reply is not wanted.
     #[cold]
     fn complete_silent(&mut self, index: usize, pending: Pending, out: &mut Vec<u8>) -> Option<Pending> {
@@ -161,8 +178,9 @@ impl ReplyQueue {
         if index == 0 {
             self.advance(out);
         } else {
-            self.pending[index].flags = pending.flags.with(PendingFlags::ANSWERED);
-            self.hold(index, b"");
+            // Nothing of it is held, at no place that could be gone when its turn comes.
+            let flags = pending.flags.with(PendingFlags::ANSWERED);
+            self.pending[index] = Pending { at: 0, len: 0, flags, ..pending };
         }
         Some(pending)
     }
@@ -310,6 +328,48 @@ mod tests {
         assert!(queue.complete(a, b"+a", &mut out).is_some());
         assert_eq!(out, b"+a+b+PONG");
         assert!(queue.is_empty() && queue.held_bytes() == 0);
+    }
+
+    #[test]
+    fn a_push_does_not_overtake_what_came_before_it() {
+        let (mut queue, mut out) = (ReplyQueue::default(), Vec::new());
+        queue.interject(b">0", &mut out);
+        let seqs: Vec<u32> = (0..4).map(|_| queue.push(request())).collect();
+        queue.interject(b">1", &mut out);
+        assert_eq!(out, b">0>1", "nothing has come yet");
+        assert!(queue.complete(seqs[1], b"+b", &mut out).is_some());
+        queue.interject(b">2", &mut out);
+        queue.interject(b">3", &mut out);
+        assert_eq!(out, b">0>1", "b's reply came before");
+        assert!(queue.complete(seqs[0], b"+a", &mut out).is_some());
+        assert_eq!(out, b">0>1+a+b>2>3");
+        let fan = queue.push(Pending::sent(LinkKey::default(), 0, PendingFlags::FAN));
+        queue.interject(b">4", &mut out);
+        assert!(queue.complete(seqs[2], b"+c", &mut out).is_some());
+        assert!(queue.complete(fan, b"+e", &mut out).is_some());
+        assert!(queue.complete(seqs[3], b"+d", &mut out).is_some());
+        assert_eq!(out, b">0>1+a+b>2>3+c+d+e>4", "a part of e's reply may have come before");
+        assert!(queue.is_empty() && queue.live == 0);
+    }
+
+    #[test]
+    fn what_is_not_wanted_leaves_nothing_behind() {
+        let (mut queue, mut out) = (ReplyQueue::default(), Vec::new());
+        let seqs: Vec<u32> = (0..4).map(|_| queue.push(request())).collect();
+        assert!(queue.complete(seqs[1], b"+b", &mut out).is_some());
+        queue.silence_from(seqs[3]);
+        assert!(queue.complete(seqs[3], b"+d", &mut out).is_some());
+        queue.interject(b">1", &mut out);
+        assert!(queue.complete(seqs[0], b"+a", &mut out).is_some());
+        assert!(queue.complete(seqs[2], b"+c", &mut out).is_some());
+        assert_eq!(out, b"+a+b+c>1");
+        let seqs: Vec<u32> = (0..4).map(|_| queue.push(request())).collect();
+        assert!(queue.complete(seqs[1], b"+b", &mut out).is_some());
+        queue.silence_from(seqs[3]);
+        assert!(queue.complete(seqs[3], b"+d", &mut out).is_some());
+        assert!(queue.complete(seqs[0], b"+a", &mut out).is_some());
+        assert!(queue.complete(seqs[2], b"+c", &mut out).is_some());
+        assert_eq!(out, b"+a+b+c>1+a+b+c");
     }
 
     #[test]

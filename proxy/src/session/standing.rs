@@ -1,10 +1,11 @@
 //! What lasts from one request to the next: a transaction, watched keys, subscriptions. Most clients have none.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use portico_slots::Slot;
 
-use super::{Block, Task, Transaction};
+use super::{Block, Caching, Task, Tracking, Transaction};
 use crate::backend::ClientKey;
 use crate::pubsub::{Kind, Name, Subscriptions};
 
@@ -40,6 +41,12 @@ pub struct Standing {
     pub home: Option<Slot>,
     /// What it is blocked in.
     pub block: Option<Block>,
+    /// What it is told of the keys that it may have cached.
+    pub tracking: Option<Box<Tracking>>,
+    /// What it said of the next command's keys.
+    pub caching: Option<Caching>,
+    /// Others have what they are told of keys told to it: it stays with its worker.
+    pub hears: bool,
     /// What an agent does.
     pub task: Option<Task>,
     /// An agent's: the same client.
@@ -47,7 +54,7 @@ pub struct Standing {
     /// What it is subscribed to.
     pub subscriptions: Subscriptions,
     /// What it is being subscribed to.
-    pub subscribing: Option<Subscribing>,
+    pub subscribing: VecDeque<Subscribing>,
     /// A MONITOR that waits until the nodes have confirmed it, and since when.
     pub monitoring: Option<(u32, Instant)>,
     /// What it is told without having asked, while a reply is not through.

@@ -66,13 +66,17 @@ impl ClientFlags {
     /// What it is told without having asked waits until a reply is through.
     pub const HOLDS: Self = Self(1 << 24);
 
+    /// Waits until the nodes have confirmed what it subscribes to; until then it may subscribe to more, no less.
+    pub const SUBSCRIBING: Self = Self(1 << 30);
+
     /// Those with which a request is looked at before it is sent.
     pub const LOOKED_AT: Self = Self::MULTI
         .with(Self::SUBSCRIBED)
         .with(Self::MONITOR)
         .with(Self::REPLY_OFF)
         .with(Self::REPLY_SKIP)
-        .with(Self::TRACKING);
+        .with(Self::TRACKING)
+        .with(Self::SUBSCRIBING);
 
     /// Whether every flag of `other` is set.
     #[inline]

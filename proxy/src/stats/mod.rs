@@ -162,6 +162,7 @@ pub struct Shared {
     notify_events: Mutex<Option<NotifyEvents>>,
     next_client: AtomicU64,
     stopping: AtomicBool,
+    tracking: AtomicUsize,
     pause: PauseCell,
     /// Answers of workers that are still to be given to what one of them asked all.
     questions: AtomicUsize,
@@ -231,6 +232,7 @@ impl Shared {
             notify_events: Mutex::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            tracking: AtomicUsize::new(0),
             pause: PauseCell::default(),
             questions: AtomicUsize::new(0),
             slots: (0..workers).map(|_| Slot::default()).collect(),
@@ -271,6 +273,22 @@ impl Shared {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// One more client tracks keys.
+    pub fn tracking_began(&self) {
+        self.tracking.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One client less does.
+    pub fn tracking_ended(&self) {
+        self.tracking.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Clients that track keys.
+    #[must_use]
+    pub fn tracking_clients(&self) -> usize {
+        self.tracking.load(Ordering::Relaxed)
     }
 
     /// A client sets notify-keyspace-events at these nodes, each named by its run id or its id.

@@ -7,7 +7,7 @@ use mio::Waker;
 
 use super::Handed;
 use crate::backend::ClientKey;
-use crate::engine::Gather;
+use crate::engine::{Gather, Note};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub enum Message {
         /// The answer.
         answer: Vec<u8>,
     },
+    /// What another worker has to say about a client of this one.
+    Note(Note),
     /// The map changed: look at it.
     Topology,
     /// Accept nobody, answer what was received, then end.

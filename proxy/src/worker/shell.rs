@@ -461,6 +461,7 @@ impl Shell {
                     post.send(Message::Gather(gather.clone()));
                 }
             }
+            Effect::Tell(to, note) => self.options.posts[to].send(Message::Note(note)),
             Effect::Gathered { to, client, seq, answer } => {
                 let worker = self.options.worker;
                 self.options.posts[to].send(Message::Gathered { client, seq, worker, answer });
@@ -476,6 +477,7 @@ impl Shell {
                 Message::Gathered { client, seq, worker, answer } => {
                     self.engine.gathered(client, seq, worker, &answer);
                 }
+                Message::Note(note) => self.engine.noted(note),
                 Message::Topology => {}
                 Message::Stop => self.stop(),
             }

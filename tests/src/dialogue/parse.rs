@@ -107,6 +107,15 @@ impl Action {
         }
     }
 
+    /// The command that it sends.
+    #[must_use]
+    pub fn words(&self) -> Option<&[Vec<u8>]> {
+        match self {
+            Action::Call(_, words, ..) | Action::Send(_, words) => Some(words),
+            _ => None,
+        }
+    }
+
     /// Whether what it sends goes out in one write with what is sent before.
     #[must_use]
     pub fn joins(&self, before: &Action) -> bool {
@@ -123,6 +132,21 @@ impl Script {
     pub fn load(name: &str) -> Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogues").join(name).with_extension("txt");
         Script::parse(name, &std::fs::read_to_string(&path).with_context(|| path.display().to_string())?)
+    }
+
+    /// All files in `tests/dialogues`.
+    ///
+    /// # Errors
+    /// As [`Script::parse`].
+    pub fn all() -> Result<Vec<Self>> {
+        let mut scripts = Vec::new();
+        for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogues"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "txt") {
+                scripts.push(Self::load(&path.file_stem().unwrap_or_default().to_string_lossy())?);
+            }
+        }
+        Ok(scripts)
     }
 
     /// What such a file holds.

@@ -126,7 +126,7 @@ fn when_the_source_is_lost_the_owner_follows_it_but_not_at_once() {
     bench.topology = settled(0);
     let now = bench.now;
     bench.hub.lost(id(1), now);
-    bench.with(|hub, world| hub.settle(world));
+    bench.with(Hub::settle);
     assert_eq!(
         bench.hub.source(slot(LOW.as_bytes())),
         Some(id(1)),
@@ -192,7 +192,7 @@ fn a_sharded_channel_stays_with_a_master_that_becomes_a_replica() {
     assert_eq!(bench.hears(Kind::Shard, LOW, LOW), [1]);
     let now = bench.now;
     bench.hub.lost(id(1), now);
-    bench.with(|hub, world| hub.settle(world));
+    bench.with(Hub::settle);
     let homes = bench.with(|hub, world| hub.needed(world));
     assert!(homes.is_empty(), "what it told may be on its way to the new master");
     bench.now += SETTLE;
