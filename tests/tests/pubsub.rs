@@ -98,8 +98,13 @@ fn subscribers_of_several_workers_are_counted_once_and_hear_everything() -> Resu
     mouth.expect("PUBSUB CHANNELS", "*1\r\n$2\r\nch\r\n")?;
     mouth.expect("PUBSUB SHARDNUMSUB sh", "*2\r\n$2\r\nsh\r\n:1\r\n")?;
     ensure!(heard(&mut ears)?.len() == 1);
-    let heard = heard(&mut other)?;
-    ensure!(heard.len() == 4, "{heard:?}");
+    let told = heard(&mut other)?;
+    ensure!(told.len() == 4, "{told:?}");
+    let mut monitor = subscriber(&portico, "MONITOR")?;
+    other.expect("ECHO hi", "$2\r\nhi\r\n")?;
+    let line = String::from_utf8(monitor.reply()?)?;
+    let address = other.stream().local_addr()?;
+    ensure!(line.ends_with(&format!(" [0 {address}] \"ECHO\" \"hi\"\r\n")), "{line}");
     Ok(())
 }
 
@@ -216,6 +221,7 @@ fn monitor_tells_what_all_masters_do_and_nothing_of_porticos_own() -> Result<()>
     let [first, second] = &mut monitors;
     first.expect("GET k", "-ERR Replica can't interact with the keyspace\r\n")?;
     first.expect("PING", "+PONG\r\n")?;
+    ensure!(first.reply()?.ends_with(b"] \"PING\"\r\n"));
     first.expect("RESET", "+RESET\r\n")?;
     first.expect("GET k", "$-1\r\n")?;
     mouth.call(&["GET", "last"])?;

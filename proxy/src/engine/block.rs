@@ -37,6 +37,7 @@ impl Engine {
     pub(super) fn unblock(&mut self, key: ClientKey) {
         self.waiting.remove(&key);
         self.stop_waiting_on(key);
+        self.show_exec(key);
         let Some(client) = self.clients.get_mut(key) else { return };
         client.flags.clear(ClientFlags::BLOCKED);
         if let Some(standing) = client.standing.as_deref_mut() {

@@ -38,6 +38,10 @@ impl Engine {
                 self.look_at_pause();
                 Vec::new()
             }
+            Question::Monitor => {
+                self.look_at_monitors();
+                Vec::new()
+            }
             &Question::Hearer(id) => self.find_hearer(id),
             &Question::Unblock(id, how) => u8::from(self.unblock_client(id, how)).to_string().into_bytes(),
         };
@@ -136,7 +140,7 @@ impl Question {
             Self::List(_) => Told::Lines,
             Self::Kill { old_form: true, .. } => Told::Found,
             Self::Kill { .. } | Self::Unblock(..) => Told::Count,
-            Self::Pause | Self::Hearer(_) => Told::Done,
+            Self::Pause | Self::Monitor | Self::Hearer(_) => Told::Done,
         }
     }
 }

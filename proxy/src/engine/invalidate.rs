@@ -62,6 +62,7 @@ impl Engine {
                 }
             }
             Note::Broken(key) => self.redirection_broken(key),
+            Note::Shown(line) => self.tell_monitors(&line),
         }
     }
 

@@ -174,7 +174,7 @@ impl Engine {
             None => self.fences.get(&link.node).map_or(&[][..], Vec::as_slice),
         };
         let mut hello = Vec::new();
-        self.shared.own_addresses.add(&own_address, false);
+        self.shared.own_addresses.add(&own_address);
         let mut handshake =
             Handshake::begin(link.protocol, &self.credentials, own_address, fences, &mut hello);
         if link.leased_to.is_none()
@@ -206,7 +206,7 @@ impl Engine {
                     tracing::warn!(node = %link.node.short(), refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
                 }
                 let busy = handshake.busy;
-                self.shared.own_addresses.add(&identity.address, false);
+                self.shared.own_addresses.add(&identity.address);
                 link.identity = identity;
                 if busy && link.lane != Lane::CONTROL {
                     // Nobody could have it killed: tried again after a while.

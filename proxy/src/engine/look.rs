@@ -26,13 +26,20 @@ impl Engine {
     ) -> Option<Flow> {
         let client = self.clients.get_mut(key)?;
         client.last_command = command.name;
-        if !client.flags.any(QUIET) {
+        let quiet = client.flags.any(QUIET);
+        if !quiet && !self.shown {
             return self.look(key, cluster, command, request, args);
         }
-        Some(self.run_quietly(key, command, |engine| {
+        let run = |engine: &mut Self| {
             let flow = engine.look(key, cluster, command, request, args);
-            flow.unwrap_or_else(|| engine.run(key, cluster, command, request, args))
-        }))
+            flow.unwrap_or_else(|| {
+                let words = RequestArgs::new(request, args);
+                engine.run_and_show(key, command, &words, |engine| {
+                    engine.run(key, cluster, command, request, args)
+                })
+            })
+        };
+        Some(if quiet { self.run_quietly(key, command, run) } else { run(self) })
     }
 
     fn look(
@@ -62,8 +69,9 @@ impl Engine {
         if self.is_held(key, cluster, command, &RequestArgs::new(request, args)) {
             return Some(Flow::Wait(Stall::Paused));
         }
+        let words = RequestArgs::new(request, args);
         if flags.has(ClientFlags::MONITOR)
-            && (command.flags.has(Flags::READONLY) || command.flags.has(Flags::WRITE))
+            && (command.flags.has(Flags::READONLY) || self.may_write(command, &words))
         {
             return Some(self.reject(key, command, b"ERR Replica can't interact with the keyspace"));
         }

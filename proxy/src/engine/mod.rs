@@ -53,7 +53,7 @@ use slotmap::SlotMap;
 use crate::backend::{ClientKey, Credentials, Fence, Lane, LinkKey};
 use crate::config::Config;
 use crate::plan::Split;
-use crate::pubsub::{Hub, Monitor};
+use crate::pubsub::Hub;
 use crate::session::{About, Client, ClientFlags, Fan, Unblock, Work};
 use crate::stats::{Counters, Pause, Shared};
 use crate::topology::Cluster;
@@ -122,6 +122,8 @@ pub enum Note {
     },
     /// The client that is told in this one's place has gone.
     Broken(ClientKey),
+    /// A command of a client there, as MONITOR tells of it.
+    Shown(Arc<[u8]>),
 }
 
 /// What one worker asks all of them, itself included.
@@ -140,6 +142,8 @@ pub enum Question {
     },
     /// CLIENT PAUSE and UNPAUSE: what all workers share has changed.
     Pause,
+    /// MONITOR: somebody is told of every command from now on.
+    Monitor,
     /// CLIENT UNBLOCK: of the client with this number.
     Unblock(u64, Unblock),
     /// CLIENT TRACKING REDIRECT: whose client it is. It stays there.
@@ -225,7 +229,8 @@ pub struct Engine {
     /// Clients that are told of every command, and those that will be.
     monitors: BTreeSet<ClientKey>,
     monitor_waiters: BTreeSet<ClientKey>,
-    monitor: Monitor,
+    /// Somebody in the process is told of every command.
+    shown: bool,
     /// Addresses that connections to nodes had, and when they were closed.
     closed: Vec<(Instant, String)>,
     /// A redirect was seen: they may wait at the wrong place.
@@ -319,7 +324,7 @@ impl Engine {
             output_watch,
             monitors: BTreeSet::new(),
             monitor_waiters: BTreeSet::new(),
-            monitor: Monitor::default(),
+            shown: false,
             closed: Vec::new(),
             look_at_waiting: false,
             trackers: HashSet::new(),

@@ -36,10 +36,8 @@ impl Engine {
     /// The pause has begun, changed or ended.
     pub(super) fn look_at_pause(&mut self) {
         self.pause = if self.stopping { None } else { self.shared.paused(self.now) };
-        // While there is one, whatever is let in is looked at.
-        self.look = ClientFlags::LOOKED_AT;
+        self.choose_whom_to_look_at();
         if self.pause.is_some() {
-            self.look.set(ClientFlags::AUTHENTICATED);
             return;
         }
         // The last is looked at first.
@@ -50,6 +48,14 @@ impl Engine {
                 client.stall = None;
                 self.wake(key);
             }
+        }
+    }
+
+    /// While there is a pause, or somebody is told of every command, whatever is let in is looked at.
+    pub(super) fn choose_whom_to_look_at(&mut self) {
+        self.look = ClientFlags::LOOKED_AT;
+        if self.pause.is_some() || self.shown {
+            self.look.set(ClientFlags::AUTHENTICATED);
         }
     }
 
@@ -81,7 +87,7 @@ impl Engine {
     }
 
     /// Whether a command may change data or tell other clients something: what Redis may replicate.
-    fn may_write(&self, command: &Command, words: &RequestArgs<'_>) -> bool {
+    pub(super) fn may_write(&self, command: &Command, words: &RequestArgs<'_>) -> bool {
         if !command.is_script() || command.flags.has(Flags::READONLY) {
             return command.flags.has(Flags::WRITE)
                 || ["publish", "spublish", "pfcount"].contains(&command.name);

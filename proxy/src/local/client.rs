@@ -110,6 +110,12 @@ pub fn set_flag(context: &mut Context<'_>, args: &RequestArgs<'_>, flag: ClientF
     encode::simple(context.out, "OK");
 }
 
+/// A client's address, as CLIENT LIST and MONITOR tell it.
+#[must_use]
+pub fn client_address(client: &Client) -> String {
+    address(client.about.peer)
+}
+
 /// An address as CLIENT LIST tells it.
 pub(super) fn address(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| "unix:0".to_owned(), |address| address.to_string())

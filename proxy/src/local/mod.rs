@@ -18,7 +18,8 @@ use crate::stats::Shared;
 
 pub use auth::{auth, hello, reset};
 pub use client::{
-    client_line, info as client_info, name as client_name, set_flag, set_info, set_name, unblock,
+    client_address, client_line, info as client_info, name as client_name, set_flag, set_info, set_name,
+    unblock,
 };
 pub use client_filter::{ClientFilter, kill_filter, list_filter};
 pub use config::{config_get, config_set, names_own_setting};

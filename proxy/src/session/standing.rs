@@ -57,6 +57,8 @@ pub struct Standing {
     pub subscribing: VecDeque<Subscribing>,
     /// A MONITOR that waits until the nodes have confirmed it, and since when.
     pub monitoring: Option<(u32, Instant)>,
+    /// What MONITOR tells of its EXEC, once it is known whether what was queued has run: that, and EXEC itself.
+    pub shown: Option<(Vec<u8>, Vec<u8>)>,
     /// What it is told without having asked, while a reply is not through.
     pub held: Vec<u8>,
     /// Since when it holds more than the soft limit.

@@ -157,6 +157,10 @@ pub struct Shared {
     pub pubsub: Arc<Registry>,
     /// Where Portico's own connections come from, as the nodes see it.
     pub own_addresses: Arc<OwnAddresses>,
+    /// Clients that are told of every command.
+    pub monitors: AtomicUsize,
+    /// When the process began, since 1970.
+    began: Duration,
     /// Readings of the cluster's map.
     pub map_reads: MapReads,
     notify_events: Mutex<Option<NotifyEvents>>,
@@ -228,6 +232,8 @@ impl Shared {
             scripts: Scripts::default(),
             pubsub: Arc::default(),
             own_addresses: Arc::default(),
+            monitors: AtomicUsize::new(0),
+            began: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
             map_reads: MapReads::default(),
             notify_events: Mutex::default(),
             next_client: AtomicU64::new(1),
@@ -289,6 +295,12 @@ impl Shared {
     #[must_use]
     pub fn tracking_clients(&self) -> usize {
         self.tracking.load(Ordering::Relaxed)
+    }
+
+    /// What the time is, since 1970.
+    #[must_use]
+    pub fn time(&self, now: Instant) -> Duration {
+        self.began + now.saturating_duration_since(self.started)
     }
 
     /// A client sets notify-keyspace-events at these nodes, each named by its run id or its id.

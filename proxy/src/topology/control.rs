@@ -45,7 +45,7 @@ impl Control {
     ) -> io::Result<Self> {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
-        own_addresses.add(&stream.local_addr()?.to_string(), true);
+        own_addresses.add(&stream.local_addr()?.to_string());
         let mut control = Self { stream, input: BytesMut::new(), address, about: About::default() };
         if let Some(password) = credentials.password.as_deref() {
             match credentials.username.as_deref() {
