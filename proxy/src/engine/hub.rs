@@ -48,7 +48,7 @@ impl Engine {
                 continue;
             };
             let Some(link) = self.links.get_mut(link_key) else { continue };
-            let verb = if order.leave { order.kind.leave() } else { order.kind.join() };
+            let verb = if order.leave { order.kind.leave() } else { order.kind.join() }.to_ascii_uppercase();
             let buffer = link.pipe.begin();
             let start = buffer.len();
             encode::array_header(buffer, order.names.len() + 1);

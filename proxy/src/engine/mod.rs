@@ -53,7 +53,7 @@ use slotmap::SlotMap;
 use crate::backend::{ClientKey, Credentials, Fence, Lane, LinkKey};
 use crate::config::Config;
 use crate::plan::Split;
-use crate::pubsub::Hub;
+use crate::pubsub::{Hub, Monitor};
 use crate::session::{About, Client, ClientFlags, Fan, Unblock, Work};
 use crate::stats::{Counters, Pause, Shared};
 use crate::topology::Cluster;
@@ -225,6 +225,7 @@ pub struct Engine {
     /// Clients that are told of every command, and those that will be.
     monitors: BTreeSet<ClientKey>,
     monitor_waiters: BTreeSet<ClientKey>,
+    monitor: Monitor,
     /// Addresses that connections to nodes had, and when they were closed.
     closed: Vec<(Instant, String)>,
     /// A redirect was seen: they may wait at the wrong place.
@@ -318,6 +319,7 @@ impl Engine {
             output_watch,
             monitors: BTreeSet::new(),
             monitor_waiters: BTreeSet::new(),
+            monitor: Monitor::default(),
             closed: Vec::new(),
             look_at_waiting: false,
             trackers: HashSet::new(),

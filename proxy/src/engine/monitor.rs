@@ -92,16 +92,17 @@ impl Engine {
 
     /// A node tells of a command.
     pub(super) fn monitored(&mut self, line: &[u8]) {
-        if self.monitors.is_empty() || self.shared.own_addresses.is_chatter(line) {
+        if self.monitors.is_empty() {
             return;
         }
+        let (mut monitor, shared) = (std::mem::take(&mut self.monitor), std::sync::Arc::clone(&self.shared));
         let mut listeners = std::mem::take(&mut self.listeners);
         listeners.clear();
         listeners.extend(&self.monitors);
-        for &key in &listeners {
-            self.tell(key, line, line);
-        }
-        self.listeners = listeners;
+        monitor.hear(line, &shared.own_addresses, |line| {
+            listeners.iter().for_each(|&key| self.tell(key, line, line));
+        });
+        (self.monitor, self.listeners) = (monitor, listeners);
     }
 
     /// A client is gone, or wants to be told no more.
@@ -118,6 +119,7 @@ impl Engine {
     pub(super) fn sweep_monitors(&mut self) {
         self.review_monitors();
         if self.monitors.is_empty() && self.monitor_waiters.is_empty() {
+            self.monitor.clear();
             let links = self.links_of(Lane::MONITOR);
             for key in links {
                 if self.links.get(key).is_some_and(|link| matches!(link.state, LinkState::Ready)) {

@@ -105,7 +105,7 @@ mod tests {
             ("[\\]]d", &["]d"], &["d"]),
             ("[]a", &[], &["]a", "a"]),
             ("[^]b", &["xb"], &["b"]),
-            ("[a-]c", &["-c", "ac"], &["bc"]),
+            ("[a-]c", &["a", "c", "]", "_"], &["-c", "ac", "b"]), // from ] to a, and c; not closed
             ("**g", &["g", "xxg"], &["gx"]),
             ("*", &["a", "ab"], &[""]), // an empty name matches nothing but an empty pattern
             ("", &[""], &["a"]),

@@ -493,3 +493,6 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

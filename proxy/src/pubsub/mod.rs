@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use frames::{Heard, Told, confirmation, in_resp2, none_left};
 pub use glob::matches;
 pub use hub::{Hub, Order, World};
-pub use monitor::OwnAddresses;
+pub use monitor::{Monitor, OwnAddresses};
 pub use registry::Registry;
 pub use subscriptions::Subscriptions;
 
