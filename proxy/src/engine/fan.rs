@@ -27,6 +27,9 @@ pub(super) enum Audience {
     Shards(u64),
 }
 
+/// What goes before a part's request, for the slot that stands for its node.
+type Prefix<'p> = &'p dyn Fn(Slot, &mut Vec<u8>);
+
 impl Engine {
     pub(super) fn new_fan(
         &mut self,
@@ -135,7 +138,7 @@ impl Engine {
         (name, traits): (&'static str, Traits),
         audience: Audience,
         kind: FanKind,
-        (prefix, request): (&dyn Fn(Slot, &mut Vec<u8>), &[u8]),
+        (prefix, request): (Prefix<'_>, &[u8]),
     ) -> Flow {
         if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
             return Flow::Wait(stall);
