@@ -27,6 +27,9 @@ pub(super) enum Audience {
     Shards(u64),
 }
 
+/// What goes before a part's request, for the slot that stands for its node.
+type Prefix<'p> = &'p dyn Fn(Slot, &mut Vec<u8>);
+
 impl Engine {
     pub(super) fn new_fan(
         &mut self,
@@ -124,6 +127,19 @@ impl Engine {
         kind: FanKind,
         request: &[u8],
     ) -> Flow {
+        self.fan_prefixed(key, cluster, (name, traits), audience, kind, (&|_, _| {}, request))
+    }
+
+    /// As [`Engine::fan_nodes`], with something before the request that depends on the slot that stands for the node.
+    pub(super) fn fan_prefixed(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        (name, traits): (&'static str, Traits),
+        audience: Audience,
+        kind: FanKind,
+        (prefix, request): (Prefix<'_>, &[u8]),
+    ) -> Flow {
         if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
             return Flow::Wait(stall);
         }
@@ -150,7 +166,10 @@ impl Engine {
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
         for (part, (node, slot)) in targets.into_iter().enumerate() {
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
-            self.send_to_node(entry, Some(node), |out| out.extend_from_slice(request));
+            self.send_to_node(entry, Some(node), |out| {
+                prefix(slot, out);
+                out.extend_from_slice(request);
+            });
         }
         Flow::Done
     }

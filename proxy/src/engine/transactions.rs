@@ -4,7 +4,7 @@
 //! as one request, so that nothing comes between and no connection has to be reserved. Keys are watched on
 //! connections of the client's own.
 
-use portico_resp::{count_requests, encode};
+use portico_resp::encode;
 use portico_slots::{NodeId, Slot, slot};
 
 use super::Engine;
@@ -14,7 +14,9 @@ use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
 use crate::command::{Args, Command, Flags, Handling, Transaction};
 use crate::config::CrossSlot;
 use crate::local;
-use crate::plan::{Event, Merge, Outcome, Plan, RequestArgs, plan_transaction, transaction_outcome};
+use crate::plan::{
+    Event, Merge, Outcome, Plan, RequestArgs, count_keyed, plan_transaction, transaction_outcome,
+};
 use crate::session::{self, Caching, ClientFlags, Stall};
 use crate::topology::Cluster;
 
@@ -223,8 +225,8 @@ impl Engine {
         request: &[u8],
     ) {
         let said = entry.flags.has(RequestFlags::CACHING);
-        let queued = count_requests(request).saturating_sub(2 + u32::from(said));
-        match transaction_outcome(refused, reply, queued) {
+        let keyed = || count_keyed(&self.cluster.table, request);
+        match transaction_outcome(refused, reply, keyed) {
             Outcome::Answer(reply) => {
                 let reply = self.exec_receivers(node, request, reply);
                 let reply = if said { super::caching::without_first(&reply) } else { reply };

@@ -4,13 +4,14 @@
 //! own, after its writes were answered, and each first does something that sets its offset.
 
 use portico_resp::encode;
-use portico_slots::NodeIndex;
+use portico_slots::{NodeIndex, Slot, slot};
 
 use super::Engine;
 use super::fan::Audience;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, RequestFlags};
 use crate::command::Command;
+use crate::local;
 use crate::plan::{Merge, RequestArgs};
 use crate::session::{Block, ClientFlags, FanKind, Stall};
 use crate::topology::Cluster;
@@ -19,6 +20,12 @@ use crate::topology::Cluster;
 /// share one, and WAIT asks more of them than it had to.
 pub(super) fn shard_bit(node: NodeIndex) -> u64 {
     1 << (u32::from(node) % u64::BITS)
+}
+
+/// A key of Portico's own in a slot. It takes a millisecond to find; who says WAIT waits for replicas anyway.
+fn key_in(wanted: Slot) -> String {
+    let mut names = (0u32..).map(|number| format!("portico:wait:{number}"));
+    names.find(|name| slot(name.as_bytes()) == wanted).unwrap_or_default()
 }
 
 impl Engine {
@@ -50,17 +57,20 @@ impl Engine {
         if !self.take_lane(key) {
             return Flow::Wait(Stall::Backpressure);
         }
-        let mut bytes = Vec::new();
-        // From 7.2 only a write sets the offset.
+        // From 7.2 only a write sets a connection's offset, before that anything does.
+        let writes = local::at_least(&cluster.version, (7, 2));
+        let prefix = |slot, out: &mut Vec<u8>| match writes {
+            true => encode::command(out, &[b"SET", key_in(slot).as_bytes(), b"", b"PX", b"1"]),
+            false => encode::command(out, &[b"PING"]),
+        };
         let audience = if written == 0 { Audience::Masters } else { Audience::Shards(written) };
         let traits = Traits {
             flags: RequestFlags::READONLY.with(RequestFlags::BLOCKING).with(RequestFlags::GROUP),
             ..Traits::question()
         };
-        encode::command(&mut bytes, &[b"PING"]);
-        bytes.extend_from_slice(request);
         let kind = FanKind::Merge(if is_wait { Merge::Least } else { Merge::All });
-        let flow = self.fan_nodes(key, cluster, (command.name, traits), audience, kind, &bytes);
+        let flow =
+            self.fan_prefixed(key, cluster, (command.name, traits), audience, kind, (&prefix, request));
         if flow != Flow::Done {
             return flow;
         }

@@ -15,4 +15,4 @@ pub use merge::{Merge, Part, Parts, merge};
 pub use request::RequestArgs;
 pub use scripts::{ScriptCall, merge_exists, script_call};
 pub use split::{Split, split};
-pub use transaction::{Outcome, Plan, Step, plan_transaction, transaction_outcome, with_queued};
+pub use transaction::{Outcome, Plan, Step, count_keyed, plan_transaction, transaction_outcome, with_queued};

@@ -3,7 +3,7 @@
 use std::hash::Hasher as _;
 use std::ops::Range;
 
-use portico_resp::{ErrorCode, Limits, RequestScanner, Scan, is_error};
+use portico_resp::{ErrorCode, Limits, RequestScanner, Scan, is_error, request_ranges};
 use portico_slots::{Slot, slot};
 
 use super::RequestArgs;
@@ -179,9 +179,26 @@ pub enum Outcome {
     Decide(Vec<u8>),
 }
 
-/// What the replies to MULTI, the queued commands and EXEC mean. `refused`: errors before EXEC's reply, by place.
+/// How many of a group's requests have keys.
 #[must_use]
-pub fn transaction_outcome(refused: &[(u32, Box<[u8]>)], reply: &[u8], queued: u32) -> Outcome {
+pub fn count_keyed(table: &Table, group: &[u8]) -> usize {
+    let has_keys = |args: &RequestArgs<'_>| {
+        let Resolved::Command(command) = table.resolve(args) else { return false };
+        let mut positions = Vec::new();
+        command.key_positions(args, &mut positions).is_ok() && !positions.is_empty()
+    };
+    let requests = request_ranges(group).into_iter();
+    requests.filter(|range| with_queued(&group[range.clone()], has_keys).unwrap_or(false)).count()
+}
+
+/// What the replies to MULTI, the queued commands and EXEC mean. `refused`: errors before EXEC's reply, by place;
+/// `keyed`: how many of the commands have keys.
+#[must_use]
+pub fn transaction_outcome(
+    refused: &[(u32, Box<[u8]>)],
+    reply: &[u8],
+    keyed: impl FnOnce() -> usize,
+) -> Outcome {
     if !is_error(reply) {
         return Outcome::Answer(reply.to_vec());
     }
@@ -208,7 +225,7 @@ pub fn transaction_outcome(refused: &[(u32, Box<[u8]>)], reply: &[u8], queued: u
         // Followed only if the node has none of the keys; otherwise it has some of them until the slot is closed.
         let asked =
             refused.iter().filter(|(_, line)| matches!(ErrorCode::parse(line), Some(ErrorCode::Ask { .. })));
-        let all = asked.count() as u32 == queued;
+        let all = asked.count() == keyed();
         return Outcome::Decide(if all { ask } else { TRYAGAIN.to_vec() });
     }
     let waits = |code: &ErrorCode<'_>| {
@@ -224,3 +241,109 @@ pub fn transaction_outcome(refused: &[(u32, Box<[u8]>)], reply: &[u8], queued: u
 }
 
 const TRYAGAIN: &[u8] = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portico_resp::encode;
+
+    fn plan(lines: &[&str]) -> Plan {
+        let mut requests = Vec::new();
+        for line in lines {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            encode::command(&mut requests, &words);
+        }
+        plan_transaction(&Table::builtin(), &requests, &request_ranges(&requests))
+    }
+
+    fn steps(lines: &[&str]) -> Vec<Step> {
+        match plan(lines) {
+            Plan::Steps { steps, .. } => steps,
+            native @ Plan::Native { .. } => panic!("{native:?}"),
+        }
+    }
+
+    /// Slots of the keys `a`, `b` and `c`.
+    const A: Slot = 15495;
+    const B: Slot = 3300;
+    const C: Slot = 7365;
+
+    #[test]
+    fn one_slot_is_one_transaction_of_its_node() {
+        assert!(matches!(plan(&["SET a 1", "INCR a"]), Plan::Native { slot: Some(A), signal: false, .. }));
+        assert!(matches!(
+            plan(&["SET a 1", "PUBLISH c x"]),
+            Plan::Native { slot: Some(A), signal: true, .. }
+        ));
+        assert!(matches!(plan(&["BLPOP a 0", "WAIT 1 0"]), Plan::Native { slot: Some(A), .. }));
+        assert!(matches!(plan(&["PING", "TIME"]), Plan::Native { slot: None, keys: 0, .. }));
+        assert!(plan(&[]).slots().is_empty());
+        let [first, again, other] = [["INCR a"], ["INCR a"], ["INCR {a}x"]].map(|lines| plan(&lines));
+        assert_eq!(first, again);
+        assert_ne!(first, other, "other keys are another set");
+    }
+
+    #[test]
+    fn several_slots_are_groups_and_who_wakes_somebody_comes_last() {
+        let groups = |lines: &[&str]| steps(lines);
+        assert_eq!(
+            groups(&["SET a 1", "SET b 2", "INCR a"]),
+            [Step::Group(A, vec![0, 2]), Step::Group(B, vec![1])]
+        );
+        assert_eq!(
+            groups(&["LPUSH a 1", "HSET b f v", "EXPIRE b 9"]),
+            [Step::Group(B, vec![1, 2]), Step::Group(A, vec![0])]
+        );
+        let told = groups(&["PUBLISH ch x", "SET a 1", "SET b 2"]);
+        assert_eq!(told, [Step::Group(A, vec![1]), Step::Group(B, vec![0, 2])]);
+    }
+
+    #[test]
+    fn what_no_node_can_run_in_a_transaction_keeps_its_place() {
+        assert_eq!(
+            steps(&["SET a 1", "SET b 1", "FLUSHALL", "SET c 1"]),
+            [Step::Group(A, vec![0]), Step::Group(B, vec![1]), Step::Alone(2), Step::Group(C, vec![3])]
+        );
+        assert_eq!(steps(&["MGET a b", "SET a 1"]), [Step::Alone(0), Step::Group(A, vec![1])]);
+        assert_eq!(plan(&["MGET a b"]).slots(), [B, A]);
+        assert_eq!(steps(&["CLIENT GETNAME", "PING"]), [Step::Alone(0), Step::Alone(1)]);
+    }
+
+    fn outcome(refused: &[(u32, &str)], reply: &str, keyed: usize) -> Outcome {
+        let refused: Vec<_> = refused.iter().map(|(at, line)| (*at, line.as_bytes().into())).collect();
+        transaction_outcome(&refused, reply.as_bytes(), || keyed)
+    }
+
+    #[test]
+    fn only_commands_with_keys_are_asked_to_go_elsewhere() {
+        let mut group = Vec::new();
+        let requests: [&[&[u8]]; 5] =
+            [&[b"MULTI"], &[b"PING"], &[b"SET", b"a", b"1"], &[b"PUBLISH", b"c", b"x"], &[b"EXEC"]];
+        requests.iter().for_each(|words| encode::command(&mut group, words));
+        assert_eq!(count_keyed(&Table::builtin(), &group), 1);
+    }
+
+    #[test]
+    fn what_an_answer_means() {
+        const ABORT: &str = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+        let answer = |text: &str| Outcome::Answer(text.as_bytes().to_vec());
+        let decide = |text: &str| Outcome::Decide(text.as_bytes().to_vec());
+        let (moved, ask) = ("-MOVED 1 127.0.0.1:7001\r\n", "-ASK 1 127.0.0.1:7001\r\n");
+        assert_eq!(outcome(&[], "*1\r\n+OK\r\n", 1), answer("*1\r\n+OK\r\n"));
+        assert_eq!(outcome(&[], "*-1\r\n", 1), answer("*-1\r\n"));
+        assert_eq!(outcome(&[(1, moved), (2, moved)], ABORT, 2), decide(moved));
+        assert_eq!(outcome(&[], moved, 2), decide(moved), "the slot went between the last command and EXEC");
+        assert_eq!(outcome(&[(1, ask), (2, ask)], ABORT, 2), decide(ask));
+        let some = outcome(&[(2, ask)], ABORT, 2);
+        assert!(
+            matches!(some, Outcome::Decide(line) if line.starts_with(b"-TRYAGAIN")),
+            "the node has some of the keys"
+        );
+        assert_eq!(outcome(&[(1, "-LOADING x\r\n")], ABORT, 1), decide("-LOADING x\r\n"));
+        let full = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+        let told = "-EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.\r\n";
+        assert_eq!(outcome(&[(1, full)], ABORT, 1), answer(told));
+        let ran = outcome(&[(0, "-NOPERM x\r\n")], "-ERR EXEC without MULTI\r\n", 1);
+        assert!(matches!(ran, Outcome::Answer(line) if line.starts_with(b"-UNKNOWN")));
+    }
+}
