@@ -63,7 +63,7 @@ impl Engine {
             return Some(Flow::Wait(Stall::Paused));
         }
         if flags.has(ClientFlags::MONITOR)
-            && (command.flags.has(Flags::READONLY) || command.flags.has(Flags::WRITE))
+            && (command.flags.has(Flags::READONLY) || command.flags.has(Flags::WRITE) || command.is_script())
         {
             return Some(self.reject(key, command, b"ERR Replica can't interact with the keyspace"));
         }
