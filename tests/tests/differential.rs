@@ -249,9 +249,8 @@ fn every_command_of_the_table_has_cases() -> Result<()> {
     }
     // What takes several connections is compared in dialogues.
     for script in Script::all()? {
-        let actions = script.dialogues.iter().flat_map(|dialogue| &dialogue.lines);
-        let words = actions.filter_map(|line| line.action.words());
-        called.extend(words.filter_map(|words| name_of(&table, words)));
+        let lines = script.dialogues.iter().flat_map(|dialogue| &dialogue.lines);
+        called.extend(lines.filter_map(|line| name_of(&table, line.action.words()?)));
     }
     let mut missing = Vec::new();
     for row in Row::all(SOURCE) {

@@ -88,6 +88,8 @@ enum Step {
 pub struct Handshake {
     steps: VecDeque<Step>,
     identity: Identity,
+    /// The predecessors that the node is asked to kill.
+    pub fences: Vec<Fence>,
     /// The node would not let us kill our predecessor.
     pub unfenced: Option<String>,
     /// A script is running on the node: it told nothing of us, and killed nobody.
@@ -133,6 +135,7 @@ impl Handshake {
         Self {
             steps,
             identity: Identity { address: own_address, ..Identity::default() },
+            fences: fences.to_vec(),
             unfenced: None,
             busy: false,
         }
@@ -171,6 +174,10 @@ impl Handshake {
             }
             (Some(Step::Purpose), Some(error)) => return Err(HandshakeError::Purpose(error)),
             (Some(Step::Multi), Some(error)) => self.identity.refuses_multi = Some(error),
+            // In a transaction for ever: a user who may say MULTI has to be allowed DISCARD.
+            (Some(Step::Discard), Some(error)) if self.identity.refuses_multi.is_none() => {
+                return Err(HandshakeError::Refused(error));
+            }
             (Some(Step::Id), Some(error)) if error.starts_with("NOAUTH") => {
                 return Err(HandshakeError::Credentials(error));
             }

@@ -40,7 +40,7 @@ impl RequestFlags {
     pub const COUNTED: Self = Self(1 << 12);
 
     /// A transaction that begins with CLIENT CACHING, which its client did not queue.
-    pub const CACHING: Self = Self(1 << 12);
+    pub const CACHING: Self = Self(1 << 13);
 
     /// Both sets of flags.
     #[must_use]
@@ -144,6 +144,8 @@ pub struct Pipe {
     stream_ended: bool,
     /// Finds the end of the reply that is being received.
     pub replies: ReplyScanner,
+    /// The beginning of the reply that is being received was thrown away.
+    pub skipping: bool,
     /// The received part of a reply that is not complete.
     pub partial: Vec<u8>,
 }

@@ -105,6 +105,17 @@ impl Engine {
         }
     }
 
+    /// An agent had to be closed: whoever waits for it waits in vain.
+    pub(super) fn give_up_task(&mut self, agent: ClientKey) {
+        let standing = self.clients.get_mut(agent).and_then(|client| client.standing.as_deref_mut());
+        let owner = match standing.and_then(|standing| standing.task.take()) {
+            Some(Task::Exec(exec)) => exec.owner,
+            Some(Task::Aside { owner, .. }) => owner,
+            Some(Task::PutBack(_)) | None => return,
+        };
+        self.close_client(owner);
+    }
+
     /// The next step of a task. None: it is done.
     fn go_on_with(&mut self, agent: ClientKey, task: Task, replies: &[u8]) -> Option<Task> {
         match task {
@@ -118,6 +129,7 @@ impl Engine {
     }
 
     fn dismiss(&mut self, agent: ClientKey) {
+        self.forget_watch(agent);
         let Some(client) = self.clients.remove(agent) else { return };
         if client.lane.is_leased() {
             self.give_back(client.lane);

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use portico_resp::{Arg, Items, bulk_reply, encode};
+use portico_resp::{Arg, Items, bulk_reply, encode, replies};
 use portico_slots::{NodeId, Slot};
 
 use super::Engine;
@@ -25,11 +25,16 @@ use crate::topology::Cluster;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl Engine {
-    /// Nothing more of this client runs before its outstanding requests are answered.
-    pub(super) fn block(&mut self, key: ClientKey) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.flags.set(ClientFlags::BLOCKED.with(ClientFlags::STALLED));
+    /// Nothing more of this client runs before its outstanding requests are answered. Returns whether there are any.
+    pub(super) fn block(&mut self, key: ClientKey) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return true };
+        client.stall = None;
+        if client.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0) {
+            self.unblock(key); // answered already
+            return false;
         }
+        client.flags.set(ClientFlags::BLOCKED.with(ClientFlags::STALLED));
+        true
     }
 
     /// A blocked client was answered: it goes on with what it sent meanwhile.
@@ -175,7 +180,6 @@ impl Engine {
         node: Option<NodeId>,
         event: Event<'_>,
         hops: u32,
-        since: Instant,
     ) {
         self.stop_waiting_on(entry.client);
         let now = self.now;
@@ -186,8 +190,11 @@ impl Engine {
         let nothing = nothing_came(protocol);
         let over = block.deadline.is_some_and(|deadline| deadline <= now);
         match (event, block.timeout, block.unblocked) {
-            // Nobody can tell any more what its replicas have.
-            (_, None, _) if matches!(event, Event::Lost { .. }) || !unblocked => {
+            // WAIT: nobody can tell any more what the replicas have.
+            (Event::Error(line), None, Some(Unblock::Error)) if unblocked => {
+                return self.answer(&entry, line);
+            }
+            (_, None, _) => {
                 let none: &[u8] = if block.name == "wait" { b":0\r\n" } else { b"*2\r\n:0\r\n:0\r\n" };
                 return self.answer(&entry, none);
             }
@@ -207,7 +214,8 @@ impl Engine {
                 let known: Vec<_> = block.ends.into_iter().filter_map(|(at, end)| Some((at, end?))).collect();
                 let request = timeout.rewrite(&block.request, left(block.deadline, now), &known);
                 let flags = entry.flags.without(RequestFlags::GROUP);
-                self.park(InFlight { flags, ..entry }, request, action, hops, since);
+                // However long it has waited, only now is it on its way again.
+                self.park(InFlight { flags, ..entry }, request, action, hops, now);
             }
         }
     }
@@ -220,47 +228,42 @@ impl Engine {
         let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
             return false;
         };
-        if block.deadline.is_none_or(|deadline| deadline > now) {
-            return false;
-        }
-        let nothing = nothing_came(protocol);
+        let reply = match block.unblocked {
+            Some(Unblock::Error) => UNBLOCKED.to_vec(),
+            Some(Unblock::Timeout) => nothing_came(protocol),
+            None if block.deadline.is_some_and(|deadline| deadline <= now) => nothing_came(protocol),
+            None => return false,
+        };
         if let Some(work) = client.work.as_deref_mut() {
             work.parked.pop_front();
             client.in_flight += 1; // what answers takes one off
         }
-        self.answer(entry, &nothing);
+        self.answer(entry, &reply);
         true
     }
 
-    /// The connection that a blocked client's request waits on.
-    fn waiting_link(&self, key: ClientKey) -> Option<LinkKey> {
-        let lane = self.clients.get(key)?.lane;
-        if !lane.is_leased() {
-            return None;
+    /// The connections that a blocked client's request waits on: one, but for WAIT.
+    fn waiting_links(&self, key: ClientKey) -> impl Iterator<Item = LinkKey> {
+        let lane = self.clients.get(key).map(|client| client.lane).filter(|lane| lane.is_leased());
+        let routes = lane.map_or(&[][..], |lane| &self.routes[lane.index()]);
+        routes.iter().copied().filter(|&link| self.links.get(link).is_some_and(|link| link.patient))
+    }
+
+    /// Has the node end a client's wait with an error. Without a connection of Portico's own to it that has to be tried
+    /// again: if the wait ended with its connection, an element that comes at that moment would be nobody's.
+    fn end_wait(&mut self, key: ClientKey) {
+        for link in self.waiting_links(key).collect::<Vec<_>>() {
+            let Some(link) = self.links.get(link) else { continue };
+            let (node, id) = (link.node, link.identity.client_id.to_string());
+            let Some(index) = self.cluster.topology.index_of(&node) else { continue };
+            let Some(control) = self.route(Lane::CONTROL, index) else { continue };
+            if let Some(link) = self.links.get_mut(control) {
+                let mut request = Vec::new();
+                encode::command(&mut request, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"ERROR"]);
+                link.pipe.push(&request, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
+            }
+            self.mark_link(control);
         }
-        let routes = &self.routes[lane.index()];
-        routes.iter().copied().find(|&link| self.links.get(link).is_some_and(|link| link.patient))
-    }
-
-    /// Has the node end a client's wait with an error.
-    fn end_wait(&mut self, key: ClientKey) -> bool {
-        let Some(link_key) = self.waiting_link(key) else { return false };
-        let Some(link) = self.links.get(link_key) else { return false };
-        let (node, id) = (link.node, link.identity.client_id.to_string());
-        let index = self.cluster.topology.index_of(&node);
-        let control = index.and_then(|index| self.route(Lane::CONTROL, index));
-        let Some(control) = control.and_then(|key| self.links.get_mut(key)) else {
-            // Nobody can be asked: the connection goes, and with it the wait.
-            self.lose_link(link_key);
-            return true;
-        };
-        let mut request = Vec::new();
-        encode::command(&mut request, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"ERROR"]);
-        control.pipe.push(&request, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
-        let control =
-            index.map_or(LinkKey::default(), |index| self.routes[Lane::CONTROL.index()][usize::from(index)]);
-        self.mark_link(control);
-        true
     }
 
     /// CLIENT UNBLOCK, asked of this worker. Returns whether the client was blocked.
@@ -275,17 +278,16 @@ impl Engine {
             return false;
         }
         block.unblocked = Some(how);
-        // On no connection now: its time is over.
-        block.deadline = if how == Unblock::Timeout { Some(self.now) } else { block.deadline };
         self.end_wait(key);
+        self.next_tick = self.now; // if it is on no connection now
         true
     }
 
     /// A client that waits is gone. Returns whether it is still needed: its place is an agent's from now on, who puts
     /// back what came all the same.
     pub(super) fn cancel_block(&mut self, key: ClientKey) -> bool {
-        self.waiting.remove(&key);
-        if self.waiting_link(key).is_none() {
+        if self.waiting_links(key).next().is_none() {
+            self.waiting.remove(&key);
             return false;
         }
         let Some(client) = self.clients.get_mut(key) else { return false };
@@ -301,7 +303,8 @@ impl Engine {
             work.input.clear();
             work.scanner = None;
         }
-        self.end_wait(key)
+        self.end_wait(key);
+        true
     }
 
     /// A wait was cancelled, and this is what it was answered.
@@ -309,9 +312,10 @@ impl Engine {
         &mut self,
         agent: ClientKey,
         taken: Option<(&'static str, Vec<u8>)>,
-        reply: &[u8],
+        told: &[u8],
     ) -> Option<Task> {
         let (name, request) = taken?;
+        let reply = replies(told).last()?;
         let requests = put_back(name, &request, reply);
         if requests.is_empty() {
             return None;
@@ -320,7 +324,8 @@ impl Engine {
         Some(Task::PutBack(None))
     }
 
-    /// Clients that wait where their keys are not any more, or may not be, are sent to where they are.
+    /// Clients that wait where their keys are not any more, or may not be, are sent to where they are; and those that
+    /// are to wait no longer are told again.
     pub(super) fn move_waiting(&mut self) {
         if self.waiting.is_empty() {
             return;
@@ -332,8 +337,17 @@ impl Engine {
             let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
                 continue;
             };
-            let Some(link) = self.waiting_link(key).and_then(|link| self.links.get(link)) else { continue };
-            if block.timeout.is_none() || block.unblocked.is_some() {
+            let Some(link) = self.waiting_links(key).next().and_then(|link| self.links.get(link)) else {
+                continue;
+            };
+            if client.flags.has(ClientFlags::AGENT) || block.unblocked.is_some() {
+                // CLIENT UNBLOCK may have overtaken what it was to end.
+                if now >= block.looked + LOOK_AGAIN {
+                    astray.push(key);
+                }
+                continue;
+            }
+            if block.timeout.is_none() {
                 continue;
             }
             let topology = &self.cluster.topology;
@@ -355,6 +369,8 @@ impl Engine {
         }
     }
 }
+
+const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
 
 /// Whether a wait was ended by CLIENT UNBLOCK, or because a master became a replica, and not by what it waited for.
 fn ends_wait(line: &[u8]) -> bool {

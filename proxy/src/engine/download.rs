@@ -21,14 +21,22 @@ impl Engine {
         let Some(entry) = link.pipe.oldest().copied() else { return true };
         let limit = self.config.client_output_buffer_limit.normal.hard();
         let owned = RequestFlags::IGNORED.with(RequestFlags::PROBE).with(RequestFlags::GROUP);
+        let owned_group = entry.flags.has(RequestFlags::GROUP);
+        let is_push = !link.pipe.skipping && link.pipe.partial.first() == Some(&b'>');
+        let agent = self.clients.get(entry.client).is_some_and(|client| client.flags.has(ClientFlags::AGENT));
         let Some(work) = self.clients.get(entry.client).and_then(|client| client.work.as_deref()) else {
+            if is_push || owned_group {
+                return true; // kept whole: it is not, or not only, the answer to whoever is gone
+            }
             // Whoever asked is gone.
+            link.pipe.skipping = true;
             let known = link.pipe.replies.position();
             link.pipe.partial.drain(..known);
             link.pipe.replies.rebase(known);
             return true;
         };
-        let passes = entry.part == InFlight::WHOLE
+        let passes = !agent
+            && entry.part == InFlight::WHOLE
             && entry.flags.without(owned) == entry.flags
             && !matches!(link.pipe.partial.first(), Some(b'-' | b'!' | b'>'))
             && work.queue.is_oldest(entry.seq);
@@ -50,9 +58,12 @@ impl Engine {
         if let Some(client) = self.clients.get_mut(entry.client) {
             client.flags.set(ClientFlags::PASSING);
         }
-        link.state = LinkState::Draining { since: self.now, returns };
-        let routes = &mut self.routes[link.lane.index()];
-        routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
+        // A client waits for nobody but itself on a lane of its own, and what it watches is watched there.
+        if !link.lane.is_leased() {
+            link.state = LinkState::Draining { since: self.now, returns };
+            let routes = &mut self.routes[link.lane.index()];
+            routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
+        }
         // Who has more on this connection looks before it sends to the same slots on the one that takes its place.
         for entry in link.pipe.in_flight() {
             if let Some(client) = self.clients.get_mut(entry.client) {

@@ -187,7 +187,8 @@ fn steps(cluster: &Cluster, plan: Plan, transaction: &Transaction, watched: &[Sl
             vec![Step::Group(home, (0..transaction.ranges.len()).collect())]
         }
     };
-    let first = steps.iter().find_map(|step| match step {
+    // Only the very first step asks before anything has run.
+    let first = steps.first().and_then(|step| match step {
         Step::Group(slot, _) => Some(*slot),
         Step::Alone(_) => None,
     });

@@ -253,9 +253,13 @@ impl Engine {
                     listeners.clear();
                     listeners.extend(self.hub.listeners(heard.kind, heard.name));
                     // It was published behind their SUBSCRIBE: they hear it behind the confirmation.
-                    let waiters = self.hub.waiters(heard.kind, heard.name).into_iter();
-                    listeners
-                        .extend(waiters.filter(|waiter| !listeners.contains(waiter)).collect::<Vec<_>>());
+                    let mut waiters = self.hub.waiters(heard.kind, heard.name);
+                    waiters.retain(|waiter| {
+                        let client = self.clients.get(*waiter);
+                        let agent = client.is_none_or(|client| client.flags.has(ClientFlags::AGENT));
+                        !agent && !listeners.contains(waiter)
+                    });
+                    listeners.append(&mut waiters);
                     self.tell_all(&listeners, push);
                     self.listeners = listeners;
                 }

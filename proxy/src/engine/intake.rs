@@ -155,11 +155,10 @@ impl Engine {
                     return at;
                 }
                 Flow::Block => {
-                    if let Some(client) = self.clients.get_mut(key) {
-                        client.stall = None;
+                    at += len;
+                    if self.block(key) {
+                        return at;
                     }
-                    self.block(key);
-                    return at + len;
                 }
                 Flow::Close => return bytes.len(),
             }

@@ -16,7 +16,7 @@ const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 /// The same for a subscriber in RESP2.
 const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n";
 /// How long others that say the same are waited for.
-const TOGETHER: Duration = Duration::from_millis(2);
+const TOGETHER: Duration = Duration::from_millis(10);
 /// When a client whose invalidations go to another has long been answered what was outstanding.
 const LATER: Duration = Duration::from_millis(500);
 

@@ -205,12 +205,16 @@ impl Engine {
                 if let Some(refused) = handshake.unfenced.take() {
                     tracing::warn!(node = %link.node.short(), refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
                 }
-                let busy = handshake.busy;
+                let (busy, killed) = (handshake.busy, std::mem::take(&mut handshake.fences));
                 self.shared.own_addresses.add(&identity.address);
                 link.identity = identity;
+                let node = link.node;
                 if busy && link.lane != Lane::CONTROL {
                     // Nobody could have it killed: tried again after a while.
                     return self.lose_link(key);
+                }
+                if !busy && let Some(fences) = self.fences.get_mut(&node) {
+                    fences.retain(|fence| !killed.contains(fence));
                 }
                 self.link_ready(key, busy);
             }
@@ -244,16 +248,14 @@ impl Engine {
         if let Some(client) = leased {
             return self.upload_link_ready(client, key);
         }
-        if !busy {
-            self.fences.remove(&node);
-        }
         if let Some(index) = self.cluster.topology.index_of(&node) {
             let route = &mut self.routes[lane.index()][usize::from(index)];
             if *route == LinkKey::default() {
                 *route = key;
             }
         }
-        self.settle_orphans((!busy).then_some(node));
+        let killed = !busy && self.fences.get(&node).is_none_or(Vec::is_empty);
+        self.settle_orphans(killed.then_some(node));
         self.tracking_joined(lane, node);
         match self.lanes[lane.index()].holder {
             Some(holder) => self.wake(holder),
@@ -265,6 +267,12 @@ impl Engine {
             _ => {}
         }
         self.next_tick = self.now;
+    }
+
+    /// Trouble that nobody tries to end any more says nothing of the node.
+    pub(super) fn forget_old_backoffs(&mut self) {
+        let still = self.config.connect_timeout + LONGEST_PAUSE * 2;
+        self.backoffs.retain(|_, backoff| self.now < backoff.until + still);
     }
 
     /// A connection of a lane is not being opened any more.
@@ -364,7 +372,7 @@ impl Engine {
         }
         let fences = self.fences.entry(node).or_default();
         fences.push(fence);
-        if fences.len() > MOST_FENCES {
+        if fences.len() > MOST_FENCES + self.lanes.len() {
             fences.remove(0);
         }
     }

@@ -427,13 +427,14 @@ impl Engine {
     pub fn client_gone(&mut self, key: ClientKey) {
         self.forget_tracking(key);
         self.enabling.remove(&key);
+        if self.clients.get(key).is_some_and(|client| client.standing.is_some()) {
+            self.end_listening(key);
+        }
         if self.clients.get(key).is_some_and(Client::is_waiting) && self.cancel_block(key) {
             return;
         }
         self.leave_all(key);
-        if self.clients.get(key).is_some_and(|client| client.standing.is_some()) {
-            self.end_listening(key);
-        }
+        self.give_up_task(key);
         if let Some(mut client) = self.clients.remove(key) {
             self.abandon_upload(&mut client);
             if let Some(work) = client.work.take() {

@@ -77,8 +77,11 @@ impl Engine {
         if let LinkState::Handshaking(_) = link.state {
             return self.handshake_reply(key, reply);
         }
-        if reply[0] == b'>' {
+        if reply[0] == b'>' && !link.pipe.skipping {
             return self.pushed(key, reply);
+        }
+        if link.pipe.skipping {
+            return self.skipped(key);
         }
         if link.pipe.in_group() {
             return self.group_reply(key, reply);
@@ -116,6 +119,17 @@ impl Engine {
             self.tracking_push(lane, push);
         }
         // Otherwise one that nobody asked for.
+    }
+
+    /// The end of a reply whose beginning was thrown away, since nobody is there to be told it.
+    #[cold]
+    fn skipped(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.pipe.skipping = false;
+        link.pipe.answered();
+        if link.leased_to.is_some() {
+            self.close_lease_if_done(key);
+        }
     }
 
     /// A reply that is none.
@@ -179,7 +193,7 @@ impl Engine {
         });
         let (hops, since) = attempt.map_or((0, self.now), |attempt| (attempt.hops, attempt.since));
         if entry.flags.has(RequestFlags::BLOCKING) {
-            return self.block_interrupted(entry, node, event, hops, since);
+            return self.block_interrupted(entry, node, event, hops);
         }
         let waited = self.now.saturating_duration_since(since);
         let facts = Facts {

@@ -42,6 +42,12 @@ impl Engine {
                 client.flags.set(ClientFlags::MULTI);
                 self.reply_ok(key)
             }
+            // The lane is left only when nothing is outstanding on it.
+            Transaction::Discard | Transaction::Exec
+                if queues && client.gives_up_watch(what == Transaction::Discard) && !client.is_answered() =>
+            {
+                Flow::Wait(Stall::Order)
+            }
             Transaction::Exec if queues => self.exec(key, cluster),
             Transaction::Exec => self.refuse(key, b"ERR EXEC without MULTI"),
             Transaction::Discard if queues => {
@@ -160,6 +166,11 @@ impl Engine {
                           at --cross-slot emulate, one slot after another; or give the keys one {hash tag}",
                     );
                 }
+                let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+                if !client.is_answered() {
+                    client.standing().transaction = transaction;
+                    return Flow::Wait(Stall::Order); // an agent's requests would overtake the client's own
+                }
                 return self.exec_in_steps(key, cluster, transaction, plan, &watched);
             }
         };
@@ -209,6 +220,10 @@ impl Engine {
             && client.flags.has(ClientFlags::WATCHING)
             && !client.flags.has(ClientFlags::AGENT)
         {
+            if client.is_answered() {
+                self.forget_watch(key);
+                return Flow::Done; // refused
+            }
             client.standing().leaving = true;
             return Flow::Block;
         }
@@ -241,6 +256,7 @@ impl Engine {
         let Some(client) = self.clients.get(entry.client) else { return };
         let mut nil = Vec::new();
         encode::null_array(&mut nil, client.protocol());
+        self.forget_watch(entry.client); // it did not run: what was watched still is
         self.answer(entry, &nil);
     }
 
@@ -273,6 +289,10 @@ impl Engine {
         }
         let flow = self.fan_keys(key, cluster, command, request, args, (1, Merge::KeyOk));
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if flow == Flow::Done && client.is_answered() {
+            self.leave_lane(key);
+            return Flow::Done; // refused
+        }
         if flow == Flow::Done {
             client.flags.set(ClientFlags::WATCHING);
             client.standing().watched = slots;

@@ -249,6 +249,7 @@ impl Engine {
             idle.into_iter().for_each(|key| self.close_client(key));
         }
         self.close_idle_lanes();
+        self.forget_old_backoffs();
         self.sweep_hub();
         self.sweep_monitors();
         self.watch_outputs();

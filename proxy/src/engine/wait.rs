@@ -10,7 +10,7 @@ use super::Engine;
 use super::fan::Audience;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, RequestFlags};
-use crate::command::Command;
+use crate::command::{Args, Command};
 use crate::local;
 use crate::plan::{Merge, RequestArgs};
 use crate::session::{Block, ClientFlags, FanKind, Stall};
@@ -26,6 +26,15 @@ pub(super) fn shard_bit(node: NodeIndex) -> u64 {
 fn key_in(wanted: Slot) -> String {
     let mut names = (0u32..).map(|number| format!("portico:wait:{number}"));
     names.find(|name| slot(name.as_bytes()) == wanted).unwrap_or_default()
+}
+
+/// The same WAIT with the shortest time.
+fn hurried(words: &RequestArgs<'_>) -> Vec<u8> {
+    let last = words.count() - 1;
+    let words: Vec<&[u8]> = (0..=last).map(|at| if at == last { b"1" } else { words.word(at) }).collect();
+    let mut out = Vec::new();
+    encode::command(&mut out, &words);
+    out
 }
 
 impl Engine {
@@ -47,6 +56,7 @@ impl Engine {
             return Flow::Wait(Stall::Order);
         }
         let is_wait = command.name == "wait";
+        let agent = client.flags.has(ClientFlags::AGENT);
         if client.flags.has(ClientFlags::WRITES_LOST) {
             // A shard has another master since: nobody knows what reached the replicas.
             client.flags.clear(ClientFlags::WRITES_LOST);
@@ -59,6 +69,8 @@ impl Engine {
         }
         // From 7.2 only a write sets a connection's offset, before that anything does.
         let writes = local::at_least(&cluster.version, (7, 2));
+        // Inside a transaction nothing blocks; 0 would be for ever.
+        let request = if agent { hurried(words) } else { request.to_vec() };
         let prefix = |slot, out: &mut Vec<u8>| match writes {
             true => encode::command(out, &[b"SET", key_in(slot).as_bytes(), b"", b"PX", b"1"]),
             false => encode::command(out, &[b"PING"]),
@@ -70,7 +82,7 @@ impl Engine {
         };
         let kind = FanKind::Merge(if is_wait { Merge::Least } else { Merge::All });
         let flow =
-            self.fan_prefixed(key, cluster, (command.name, traits), audience, kind, (&prefix, request));
+            self.fan_prefixed(key, cluster, (command.name, traits), audience, kind, (&prefix, &request));
         if flow != Flow::Done {
             return flow;
         }

@@ -269,6 +269,20 @@ impl Client {
         self.flags.has(ClientFlags::BLOCKED) || self.is_paused()
     }
 
+    /// Whether nothing of it is outstanding.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0)
+    }
+
+    /// Whether EXEC (or DISCARD) of what it queues ends its watch without running anything.
+    #[must_use]
+    pub fn gives_up_watch(&self, discards: bool) -> bool {
+        let standing = self.standing.as_deref();
+        let broken = standing.is_some_and(|standing| standing.watch_broken || standing.transaction.aborted);
+        self.flags.has(ClientFlags::WATCHING) && (discards || broken)
+    }
+
     /// What lasts from one request to the next; begins it if there was none.
     pub fn standing(&mut self) -> &mut Standing {
         self.standing.get_or_insert_default()

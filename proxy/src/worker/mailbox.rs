@@ -64,9 +64,11 @@ impl Mailbox {
 impl Post {
     /// Sends a message; a worker that has ended gets none.
     pub fn send(&self, message: Message) {
-        if self.messages.send(message).is_ok() {
-            // A worker that cannot be woken has ended.
-            let _ = self.waker.wake();
-        }
+        self.reaches(message);
+    }
+
+    /// As [`Post::send`]. Returns whether the worker has not ended.
+    pub fn reaches(&self, message: Message) -> bool {
+        self.messages.send(message).is_ok() && self.waker.wake().is_ok()
     }
 }

@@ -398,6 +398,9 @@ impl Shell {
     fn write_client(&mut self, key: ClientKey) {
         let Some(socket) = self.clients.get_mut(key) else { return self.engine.agent_told(key) };
         let Some(client) = self.engine.client_mut(key) else { return };
+        if client.flags.has(ClientFlags::AGENT) {
+            return self.engine.agent_told(key); // it was closed in this turn
+        }
         client.flags.clear(ClientFlags::DIRTY);
         let mut told = 0;
         if let Some(work) = client.work.as_deref() {
@@ -457,8 +460,12 @@ impl Shell {
             }
             Effect::Refresh => self.options.refresh.ask(),
             Effect::Gather(gather) => {
-                for post in &self.options.posts {
-                    post.send(Message::Gather(gather.clone()));
+                for (worker, post) in self.options.posts.iter().enumerate() {
+                    if !post.reaches(Message::Gather(gather.clone())) {
+                        // It has ended, and has no clients.
+                        self.options.shared.answered();
+                        self.engine.gathered(gather.client, gather.seq, worker, b"");
+                    }
                 }
             }
             Effect::Tell(to, note) => self.options.posts[to].send(Message::Note(note)),
