@@ -49,7 +49,7 @@ fn what_several_nodes_forget_at_once_is_told_once() {
     }
     world.turn();
     assert_eq!(world.told(client), "");
-    world.pass(Duration::from_millis(2));
+    world.pass(Duration::from_millis(10));
     assert_eq!(world.told(client), NULL);
     world.send(client, &["GET a"]);
     world.pass(Duration::from_millis(50));
@@ -67,7 +67,7 @@ fn what_was_asked_before_a_slot_moved_is_forgotten_too() {
     world.send(client, &["GET b"]);
     world.cluster = cluster(0);
     world.pass(Duration::from_millis(1));
-    world.pass(Duration::from_millis(2));
+    world.pass(Duration::from_millis(10));
     assert_eq!(world.told(client), NULL);
     world.answers(7000, "$-1\r\n");
     assert_eq!(world.told(client), format!("$-1\r\n{NULL}"));
@@ -116,7 +116,7 @@ fn what_is_said_of_the_next_keys_goes_with_them() {
     world.answers(7000, "+OK\r\n-ASK 3300 127.0.0.1:7001\r\n");
     assert_eq!(world.received(7001), "*1 ASKING *2 GET b");
     world.answers(7001, "+OK\r\n$1\r\n1\r\n");
-    world.pass(Duration::from_millis(2));
+    world.pass(Duration::from_millis(10));
     assert_eq!(world.told(client), format!("+OK\r\n$1\r\n1\r\n{NULL}"));
 }
 
