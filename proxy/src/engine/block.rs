@@ -16,7 +16,7 @@ use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::Command;
 use crate::plan::{
-    Action, Event, Facts, Patience, RequestArgs, Timeout, decide, nothing_came, put_back, reads_from_the_end,
+    Action, Event, Facts, Patience, RequestArgs, Timeout, decide, nil, put_back, reads_from_the_end,
 };
 use crate::session::{Block, ClientFlags, Stall, Task, Unblock};
 use crate::topology::Cluster;
@@ -29,7 +29,7 @@ impl Engine {
     pub(super) fn block(&mut self, key: ClientKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return true };
         client.stall = None;
-        if client.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0) {
+        if client.is_answered() {
             self.unblock(key); // answered already
             return false;
         }
@@ -73,7 +73,7 @@ impl Engine {
             return self.send(key, slot, traits, request); // the node has the error for it
         };
         let Some(client) = self.clients.get(key) else { return Flow::Close };
-        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
+        if !client.is_answered() {
             return Flow::Wait(Stall::Order); // it takes another way
         }
         let protocol = client.protocol();
@@ -87,7 +87,7 @@ impl Engine {
         };
         if deadline.is_some_and(|deadline| deadline <= self.now) && began < self.now {
             self.leave_lane(key);
-            self.reply_now(key, &nothing_came(protocol));
+            self.reply_now(key, &nil(protocol));
             return Flow::Done;
         }
         if !self.take_lane(key) {
@@ -112,7 +112,7 @@ impl Engine {
         }
         let looked = self.now.checked_sub(LOOK_AGAIN).unwrap_or(self.now);
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        if client.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0) {
+        if client.is_answered() {
             self.leave_lane(key);
             return Flow::Done; // refused
         }
@@ -187,7 +187,7 @@ impl Engine {
         let (protocol, cancelled) = (client.protocol(), client.flags.has(ClientFlags::AGENT));
         let Some(block) = client.standing().block.clone() else { return };
         let unblocked = matches!(event, Event::Error(line) if ends_wait(line));
-        let nothing = nothing_came(protocol);
+        let nothing = nil(protocol);
         let over = block.deadline.is_some_and(|deadline| deadline <= now);
         match (event, block.timeout, block.unblocked) {
             // WAIT: nobody can tell any more what the replicas have.
@@ -230,8 +230,8 @@ impl Engine {
         };
         let reply = match block.unblocked {
             Some(Unblock::Error) => UNBLOCKED.to_vec(),
-            Some(Unblock::Timeout) => nothing_came(protocol),
-            None if block.deadline.is_some_and(|deadline| deadline <= now) => nothing_came(protocol),
+            Some(Unblock::Timeout) => nil(protocol),
+            None if block.deadline.is_some_and(|deadline| deadline <= now) => nil(protocol),
             None => return false,
         };
         if let Some(work) = client.work.as_deref_mut() {
@@ -257,12 +257,9 @@ impl Engine {
             let (node, id) = (link.node, link.identity.client_id.to_string());
             let Some(index) = self.cluster.topology.index_of(&node) else { continue };
             let Some(control) = self.route(Lane::CONTROL, index) else { continue };
-            if let Some(link) = self.links.get_mut(control) {
-                let mut request = Vec::new();
-                encode::command(&mut request, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"ERROR"]);
-                link.pipe.push(&request, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
-            }
-            self.mark_link(control);
+            let mut request = Vec::new();
+            encode::command(&mut request, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"ERROR"]);
+            self.tell_node(control, &request);
         }
     }
 

@@ -80,14 +80,14 @@ impl Engine {
     ) -> Flow {
         let words = RequestArgs::new(request, args);
         match command.handling {
-            Handling::Key => self.by_keys(key, cluster, command, request, args),
+            Handling::Key | Handling::KeyUnlessBlock | Handling::Block => {
+                self.by_keys(key, cluster, command, request, args)
+            }
             Handling::Copy => match local::copies_elsewhere(&words) {
                 Some(error) => self.refuse(key, error.as_bytes()),
                 None => self.by_keys(key, cluster, command, request, args),
             },
-            Handling::Block => self.by_keys(key, cluster, command, request, args),
             Handling::Wait => self.wait(key, cluster, command, request, &words),
-            Handling::KeyUnlessBlock => self.by_keys(key, cluster, command, request, args),
             Handling::Fan(fan) => {
                 let rule = match fan {
                     Fan::Mget => (1, Merge::Values),

@@ -21,11 +21,11 @@ impl Engine {
         let Some(entry) = link.pipe.oldest().copied() else { return true };
         let limit = self.config.client_output_buffer_limit.normal.hard();
         let owned = RequestFlags::IGNORED.with(RequestFlags::PROBE).with(RequestFlags::GROUP);
-        let owned_group = entry.flags.has(RequestFlags::GROUP);
+        let group = entry.flags.has(RequestFlags::GROUP);
         let is_push = !link.pipe.skipping && link.pipe.partial.first() == Some(&b'>');
         let agent = self.clients.get(entry.client).is_some_and(|client| client.flags.has(ClientFlags::AGENT));
         let Some(work) = self.clients.get(entry.client).and_then(|client| client.work.as_deref()) else {
-            if is_push || owned_group {
+            if is_push || group {
                 return true; // kept whole: it is not, or not only, the answer to whoever is gone
             }
             // Whoever asked is gone.

@@ -163,6 +163,18 @@ impl Engine {
             fan.request.extend_from_slice(request);
             targets.truncate(1);
         }
+        self.send_parts(key, fan, traits, targets, (prefix, request))
+    }
+
+    /// Registers a request that goes to several nodes, and sends each its part.
+    pub(super) fn send_parts(
+        &mut self,
+        key: ClientKey,
+        fan: Box<Fan>,
+        traits: Traits,
+        targets: Vec<(NodeIndex, Slot)>,
+        (prefix, request): (Prefix<'_>, &[u8]),
+    ) -> Flow {
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
         for (part, (node, slot)) in targets.into_iter().enumerate() {
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };

@@ -23,10 +23,15 @@ impl Engine {
         fan.parts.parts.resize(self.shared.workers, Part::default());
         fan.remaining = self.shared.workers;
         let Some(seq) = self.begin_fan(key, fan, Traits::question()) else { return Flow::Close };
-        self.shared.ask_all();
-        let gather = Gather { worker: self.worker, client: key, seq, question: question.into() };
-        self.effects.push(Effect::Gather(gather));
+        self.ask_workers(key, seq, question);
         Flow::Done
+    }
+
+    /// Asks every worker, on behalf of a client or of nobody.
+    pub(super) fn ask_workers(&mut self, client: ClientKey, seq: u32, question: Question) {
+        self.shared.ask_all();
+        let gather = Gather { worker: self.worker, client, seq, question: question.into() };
+        self.effects.push(Effect::Gather(gather));
     }
 
     /// A worker asks. The answer may come later.

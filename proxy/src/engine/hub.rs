@@ -327,10 +327,7 @@ impl Engine {
         let Some(link) = self.standing(Lane::HUB, index) else { return };
         let mut request = Vec::new();
         encode::command(&mut request, &[b"CONFIG", b"SET", b"notify-keyspace-events", &value]);
-        if let Some(link) = self.links.get_mut(link) {
-            link.pipe.push(&request, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
-        }
-        self.mark_link(link);
+        self.tell_node(link, &request);
     }
 
     /// A client is gone, or forgets all: it listens to nothing any more. Returns what it listened to.

@@ -7,7 +7,7 @@ use portico_resp::Protocol;
 use portico_slots::{NodeId, NodeIndex};
 
 use super::{Engine, LinkState};
-use crate::backend::{ClientKey, InFlight, Lane, LinkKey};
+use crate::backend::{ClientKey, Lane, LinkKey};
 use crate::session::{ClientFlags, TrackingMode};
 
 /// What is known of a lane besides its connections.
@@ -147,13 +147,10 @@ impl Engine {
     /// another.
     pub(super) fn tell_lane(&mut self, lane: Lane, request: &[u8]) {
         for key in self.links_of(lane) {
-            let Some(link) = self.links.get_mut(key) else { continue };
+            let Some(link) = self.links.get(key) else { continue };
             match link.state {
                 LinkState::Connecting => {}
-                LinkState::Ready => {
-                    link.pipe.push(request, InFlight::ignored());
-                    self.mark_link(key);
-                }
+                LinkState::Ready => self.tell_node(key, request),
                 LinkState::Handshaking(_) | LinkState::Draining { .. } => self.lose_link(key),
             }
         }

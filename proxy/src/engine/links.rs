@@ -187,6 +187,16 @@ impl Engine {
         self.mark_link(key);
     }
 
+    /// Sends a request of Portico's own, whose reply is of no interest.
+    pub(super) fn tell_node(&mut self, key: LinkKey, request: &[u8]) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if link.pipe.is_empty() {
+            link.moved = self.now;
+        }
+        link.pipe.push(request, InFlight::ignored());
+        self.mark_link(key);
+    }
+
     pub(super) fn mark_link(&mut self, key: LinkKey) {
         if let Some(link) = self.links.get_mut(key)
             && !std::mem::replace(&mut link.dirty, true)
@@ -364,11 +374,10 @@ impl Engine {
         let fence = Fence { client_id: identity.client_id, address: identity.address };
         let index = self.cluster.topology.index_of(&node);
         let standing = index.and_then(|index| self.standing(lane, index));
-        if let Some(link) = standing.and_then(|key| self.links.get_mut(key)) {
+        if let Some(standing) = standing {
             let mut request = Vec::new();
             fence.kill(&mut request);
-            link.pipe.push(&request, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
-            return self.mark_link(standing.unwrap_or_default());
+            return self.tell_node(standing, &request);
         }
         let fences = self.fences.entry(node).or_default();
         fences.push(fence);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use portico_resp::encode;
 
 use super::send::{Flow, Traits};
-use super::{Effect, Engine, Gather, LinkState, Note, Question};
+use super::{Effect, Engine, LinkState, Note, Question};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::{Args, Command, Flags, Handling, Transaction};
 use crate::local;
@@ -30,17 +30,14 @@ impl Engine {
         if client.flags.has(ClientFlags::MONITOR) {
             return Flow::Done; // not even answered
         }
-        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
+        if !client.is_answered() {
             return Flow::Wait(Stall::Order);
         }
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         self.shared.monitors.fetch_add(1, Ordering::SeqCst);
         self.look_at_monitors();
-        self.shared.ask_all();
         // Nobody is to be given the answers; that they have come is seen.
-        let question = std::sync::Arc::new(Question::Monitor);
-        let gather = Gather { worker: self.worker, client: ClientKey::default(), seq: 0, question };
-        self.effects.push(Effect::Gather(gather));
+        self.ask_workers(ClientKey::default(), 0, Question::Monitor);
         let now = self.now;
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         client.standing().monitoring = Some((seq, now));

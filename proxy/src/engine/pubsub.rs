@@ -55,8 +55,7 @@ impl Engine {
     }
 
     fn is_waiting_for_replies(&self, key: ClientKey) -> bool {
-        let work = self.clients.get(key).and_then(|client| client.work.as_deref());
-        work.is_some_and(|work| work.queue.outstanding_count() > 0)
+        self.clients.get(key).is_some_and(|client| !client.is_answered())
     }
 
     fn subscribe(&mut self, key: ClientKey, kind: Kind, words: &RequestArgs<'_>) -> Flow {

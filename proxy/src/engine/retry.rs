@@ -31,6 +31,8 @@ impl Orphan {
     }
 }
 
+/// Lets the next request use a slot that its node is importing.
+pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// The first pause before an open slot or a changing cluster is asked again.
 const SHORT_PAUSE: Duration = Duration::from_millis(2);
 const LONG_PAUSE: Duration = Duration::from_millis(100);
@@ -195,8 +197,7 @@ impl Engine {
                     link.moved = self.now;
                 }
                 if asking {
-                    let ignored = InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() };
-                    link.pipe.push(b"*1\r\n$6\r\nASKING\r\n", ignored);
+                    link.pipe.push(ASKING, InFlight::ignored());
                 }
                 link.pipe.push(&parked.request, entry);
                 self.mark_link(link_key);

@@ -110,16 +110,12 @@ impl Engine {
         let Some(text) = self.shared.scripts.text(&sha) else { return };
         let mut load = Vec::new();
         encode::command(&mut load, &[b"SCRIPT", b"LOAD", &text]);
-        if link.pipe.is_empty() {
-            link.moved = self.now;
-        }
-        link.pipe.push(&load, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
         if link.scripts.len() >= MOST_SCRIPTS {
             link.scripts.clear();
         }
         link.scripts.insert(sha);
         self.counters.scripts_given += 1;
-        self.mark_link(link_key);
+        self.tell_node(link_key, &load);
     }
 
     /// Keeps the text of an EVAL, which a standalone would know by its SHA1 from then on.
@@ -280,12 +276,7 @@ impl Engine {
         let mut fan = self.new_fan(name, FanKind::Merge(merge), client.protocol(), traits.flags);
         fan.parts.parts.resize(targets.len(), Part::default());
         fan.remaining = targets.len();
-        let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
-        for (part, (node, slot)) in targets.into_iter().enumerate() {
-            let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
-            self.send_to_node(entry, Some(node), |out| out.extend_from_slice(request));
-        }
-        Flow::Done
+        self.send_parts(key, fan, traits, targets, (&|_, _| {}, request))
     }
 }
 

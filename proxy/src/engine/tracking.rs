@@ -39,7 +39,7 @@ impl Engine {
     /// CLIENT TRACKING ON or OFF.
     pub(super) fn track(&mut self, key: ClientKey, words: &RequestArgs<'_>) -> Flow {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
-        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
+        if !client.is_answered() {
             return Flow::Wait(Stall::Order); // its next requests take another way
         }
         let request = TrackingRequest::read(words);

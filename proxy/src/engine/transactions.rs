@@ -4,7 +4,6 @@
 //! as one request, so that nothing comes between and no connection has to be reserved. Keys are watched on
 //! connections of the client's own.
 
-use portico_resp::encode;
 use portico_slots::{NodeId, Slot, slot};
 
 use super::Engine;
@@ -15,7 +14,7 @@ use crate::command::{Args, Command, Flags, Handling, Transaction};
 use crate::config::CrossSlot;
 use crate::local;
 use crate::plan::{
-    Event, Merge, Outcome, Plan, RequestArgs, count_keyed, plan_transaction, transaction_outcome,
+    Event, Merge, Outcome, Plan, RequestArgs, count_keyed, nil, plan_transaction, transaction_outcome,
 };
 use crate::session::{self, Caching, ClientFlags, Stall};
 use crate::topology::Cluster;
@@ -128,9 +127,7 @@ impl Engine {
         }
         if watching && standing.watch_broken {
             self.discard(key);
-            let mut nil = Vec::new();
-            encode::null_array(&mut nil, protocol);
-            self.reply_now(key, &nil);
+            self.reply_now(key, &nil(protocol));
             return Flow::Done;
         }
         let transaction = std::mem::take(&mut standing.transaction);
@@ -254,8 +251,7 @@ impl Engine {
     /// EXEC's reply when a watched key was touched, or may have been.
     pub(super) fn answer_nil(&mut self, entry: &InFlight) {
         let Some(client) = self.clients.get(entry.client) else { return };
-        let mut nil = Vec::new();
-        encode::null_array(&mut nil, client.protocol());
+        let nil = nil(client.protocol());
         self.forget_watch(entry.client); // it did not run: what was watched still is
         self.answer(entry, &nil);
     }
@@ -270,7 +266,7 @@ impl Engine {
     ) -> Flow {
         let words = RequestArgs::new(request, args);
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
+        if !client.is_answered() {
             return Flow::Wait(Stall::Order); // its next requests take another way
         }
         let mut slots: Vec<Slot> = (1..words.count()).map(|at| slot(words.word(at))).collect();
@@ -303,8 +299,7 @@ impl Engine {
 
     fn unwatch(&mut self, key: ClientKey) -> Flow {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let outstanding = client.work.as_deref().map_or(0, |work| work.queue.outstanding_count());
-        if client.flags.has(ClientFlags::WATCHING) && outstanding > 0 {
+        if client.flags.has(ClientFlags::WATCHING) && !client.is_answered() {
             return Flow::Wait(Stall::Order);
         }
         self.forget_watch(key);
@@ -327,12 +322,7 @@ impl Engine {
         if !lane.is_leased() {
             return; // its client has left the one that it watched on
         }
-        for link in self.links_of(lane) {
-            if let Some(link) = self.links.get_mut(link) {
-                link.pipe.push(UNWATCH, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
-            }
-            self.mark_link(link);
-        }
+        self.tell_lane(lane, UNWATCH);
     }
 
     /// EXEC has ended the watch where it ran.

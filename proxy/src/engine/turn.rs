@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Effect, Engine, Link, LinkState};
-use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
+use crate::backend::{ClientKey, Lane, LinkKey};
 use crate::session::{Client, ClientFlags};
 use crate::topology::Cluster;
 
@@ -224,12 +224,7 @@ impl Engine {
             }
         }
         for key in to_ping {
-            if let Some(link) = self.links.get_mut(key) {
-                link.moved = now;
-                let ignored = InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() };
-                link.pipe.push(b"*1\r\n$4\r\nPING\r\n", ignored);
-                self.mark_link(key);
-            }
+            self.tell_node(key, b"*1\r\n$4\r\nPING\r\n");
         }
         let timeout = self.config.timeout.as_secs() as u32;
         if timeout > 0 {

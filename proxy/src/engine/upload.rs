@@ -6,6 +6,7 @@
 use portico_resp::{RequestScanner, encode};
 use portico_slots::{Slot, slot};
 
+use super::retry::ASKING;
 use super::send::{Flow, Traits};
 use super::{Effect, Engine};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
@@ -148,7 +149,7 @@ impl Engine {
         let (slot, asks) = (upload.slot, upload.asking.is_some());
         let Some(link) = self.links.get_mut(link_key) else { return };
         if asks {
-            link.pipe.push(ASKING, InFlight { flags: RequestFlags::IGNORED, ..InFlight::nobodys() });
+            link.pipe.push(ASKING, InFlight::ignored());
         }
         let flags = RequestFlags::PROBE.with(RequestFlags::READONLY);
         link.pipe.push(&probe, InFlight { client: key, slot, flags, ..InFlight::nobodys() });
@@ -167,7 +168,6 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref_mut() else { return };
         let write = !flags.has(RequestFlags::READONLY);
-        let reads = !write || flags.has(RequestFlags::SCRIPT);
         let pending = if write { PendingFlags::WRITE } else { PendingFlags::default() };
         let seq = work.queue.push(Pending::sent(link_key, slot, pending));
         client.writes += u32::from(write);
@@ -194,11 +194,6 @@ impl Engine {
             link.pipe.stream(&head);
         }
         self.mark_link(link_key);
-        self.forget_caching(key);
-        if reads {
-            // Nobody tracks what it reads.
-            self.flush_soon(key, true);
-        }
         if self.upload_input(key, &input) {
             self.effects.push(Effect::ResumeClient(key));
         }
@@ -358,6 +353,3 @@ impl Engine {
         }
     }
 }
-
-/// The command that lets the next one use a slot that is being imported.
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";

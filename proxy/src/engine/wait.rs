@@ -52,7 +52,7 @@ impl Engine {
             return self.send_anywhere(key, cluster, Traits::question(), request); // the node has the error for it
         }
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        if client.work.as_deref().is_some_and(|work| work.queue.outstanding_count() > 0) {
+        if !client.is_answered() {
             return Flow::Wait(Stall::Order);
         }
         let is_wait = command.name == "wait";
@@ -88,7 +88,7 @@ impl Engine {
         }
         let now = self.now;
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        if client.work.as_deref().is_none_or(|work| work.queue.outstanding_count() == 0) {
+        if client.is_answered() {
             self.leave_lane(key);
             return Flow::Done; // refused
         }

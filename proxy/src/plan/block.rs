@@ -79,9 +79,9 @@ impl Timeout {
     }
 }
 
-/// What a blocking command answers when nothing came: for all of them a null array.
+/// A null array: what a blocking command answers when nothing came, and EXEC when a watched key was touched.
 #[must_use]
-pub fn nothing_came(protocol: Protocol) -> Vec<u8> {
+pub fn nil(protocol: Protocol) -> Vec<u8> {
     let mut out = Vec::new();
     encode::null_array(&mut out, protocol);
     out

@@ -9,7 +9,7 @@ mod scripts;
 mod split;
 mod transaction;
 
-pub use block::{Patience, Timeout, nothing_came, put_back, reads_from_the_end};
+pub use block::{Patience, Timeout, nil, put_back, reads_from_the_end};
 pub use decide::{Action, Event, Facts, Refusal, decide};
 pub use merge::{Merge, Part, Parts, merge};
 pub use request::RequestArgs;
