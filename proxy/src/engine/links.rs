@@ -76,7 +76,7 @@ impl Engine {
         let gone: Vec<LinkKey> = self
             .links
             .iter()
-            .filter(|(_, link)| topology.index_of(&link.node).is_none() || Self::moved_away(&cluster, link))
+            .filter(|(_, link)| Self::is_of_no_use(&cluster, link))
             .map(|(key, _)| key)
             .collect();
         let before = std::mem::replace(&mut self.cluster, cluster);
@@ -93,11 +93,14 @@ impl Engine {
         self.next_tick = self.now;
     }
 
-    /// Whether a connection leads to where its node is no more, or to one that the cluster has given up.
-    fn moved_away(cluster: &Cluster, link: &Link) -> bool {
-        let Some(index) = cluster.topology.index_of(&link.node) else { return true };
-        let node = cluster.topology.node(index);
-        node.failed && matches!(link.state, LinkState::Draining { returns: false, .. })
+    /// Whether a connection leads to a node that has left the cluster, or that the cluster has given up.
+    fn is_of_no_use(cluster: &Cluster, link: &Link) -> bool {
+        let drains = matches!(link.state, LinkState::Draining { returns: false, .. });
+        let Some(index) = cluster.topology.index_of(&link.node) else {
+            // What it was sent before, it still answers: that it is not the one to ask.
+            return !drains || link.pipe.is_empty();
+        };
+        cluster.topology.node(index).failed && drains
     }
 
     /// The connection that takes new requests for `node`; opens one if there is none.

@@ -38,7 +38,11 @@ fn node(port: u16) -> NodeId {
 }
 
 pub(super) fn cluster(border: Slot) -> Arc<Cluster> {
-    let nodes = [7000, 7001].map(|port| Node {
+    cluster_of(&[7000, 7001], border)
+}
+
+fn cluster_of(ports: &[u16], border: Slot) -> Arc<Cluster> {
+    let of = |&port: &u16| Node {
         id: node(port),
         address: Address::new("127.0.0.1", port),
         role: Role::Master,
@@ -47,9 +51,9 @@ pub(super) fn cluster(border: Slot) -> Arc<Cluster> {
         suspected: false,
         connected: true,
         run_id: None,
-    });
+    };
     let owner = move |slot| Some(node(if slot < border { 7000 } else { 7001 }));
-    let topology = Topology::new(nodes.to_vec(), owner, []);
+    let topology = Topology::new(ports.iter().map(of).collect(), owner, []);
     let sockets =
         topology.nodes().iter().map(|node| Some(([127, 0, 0, 1], node.address.port).into())).collect();
     Arc::new(Cluster { topology, sockets, ..Cluster::unknown(Arc::new(Table::builtin())) })
@@ -220,6 +224,25 @@ fn what_is_redirected_is_sent_again_in_order_and_before_anything_new() {
     assert_eq!(world.received(7001), "*2 INCR b *2 GET a");
     world.answers(7001, ":3\r\n$1\r\n1\r\n");
     assert_eq!(world.told(client), ":1\r\n:2\r\n+OK\r\n:3\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn a_node_that_has_left_answers_what_it_was_sent_before() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["INCR b", "SET a 1"]);
+    let gone = world.link(7001);
+    world.received(7000);
+    world.cluster = cluster_of(&[7000], Slot::MAX);
+    world.answers(7000, ":1\r\n");
+    assert_eq!(world.told(client), ":1\r\n");
+    world.engine.link_input(gone, b"-MOVED 15495 127.0.0.1:7000\r\n");
+    world.turn();
+    assert_eq!(world.received(7000), "*3 SET a 1");
+    world.pass(Duration::from_millis(110));
+    assert!(!world.links.contains_key(&gone), "it is of no use any more");
+    world.answers(7000, "+OK\r\n");
+    assert_eq!(world.told(client), "+OK\r\n");
 }
 
 #[test]
