@@ -266,6 +266,16 @@ impl Pipe {
         self.in_flight.front()
     }
 
+    /// Its bytes; none if it is streamed.
+    #[must_use]
+    pub fn oldest_bytes(&self) -> &[u8] {
+        let len = self
+            .oldest()
+            .filter(|entry| !entry.flags.has(RequestFlags::STREAMED))
+            .map_or(0, |entry| entry.len);
+        &self.buffer[self.head..self.head + len as usize]
+    }
+
     /// Requests without a complete reply, oldest first.
     pub fn in_flight(&self) -> impl Iterator<Item = &InFlight> {
         self.in_flight.iter()

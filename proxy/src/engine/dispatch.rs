@@ -176,19 +176,17 @@ impl Engine {
             (Ok(()), Some(slot)) if may_wait(command, words) => {
                 self.begin_block(key, cluster, command, slot, request, args)
             }
-            (Ok(()), Some(slot)) => {
-                if command.is_script() {
-                    self.before_script(key, cluster, slot, words);
-                }
-                self.send(key, slot, traits, request)
+            (Ok(()), Some(slot)) if command.is_script() => {
+                self.send_script(key, cluster, slot, traits, request, words)
             }
+            (Ok(()), Some(slot)) => self.send(key, slot, traits, request),
             (Err(KeyError::Unpaired), _) => self.refuse(key, &errors::wrong_arity(command.name)),
             // No keys, or none that can be told: a master knows what to do or to say.
             _ => {
                 if command.is_script() {
                     traits.signal |= !command.flags.has(Flags::READONLY);
                     let id = self.clients.get(key).map_or(0, |client| client.id);
-                    self.before_script(key, cluster, session_slot(cluster, id), words);
+                    return self.send_script(key, cluster, session_slot(cluster, id), traits, request, words);
                 }
                 self.send_anywhere(key, cluster, traits, request)
             }

@@ -20,6 +20,7 @@ mod lanes;
 mod link;
 mod links;
 mod locally;
+mod long_scripts;
 mod look;
 mod monitor;
 mod pause;

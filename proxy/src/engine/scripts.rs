@@ -281,7 +281,7 @@ impl Engine {
 }
 
 /// A number that two texts seldom share: of a few of their bytes, since reading all of them is what it is to save.
-fn fingerprint(text: &[u8]) -> u64 {
+pub(super) fn fingerprint(text: &[u8]) -> u64 {
     const SAMPLES: usize = 16;
     let mut mixed = text.len() as u64;
     for sample in 0..SAMPLES {

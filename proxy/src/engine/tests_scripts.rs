@@ -48,6 +48,43 @@ fn an_evalsha_is_preceded_by_its_script_once_on_each_connection() {
 }
 
 #[test]
+fn a_script_that_ran_long_is_called_on_a_connection_of_its_own() {
+    let mut world = world();
+    let (client, other, shared) = (world.client(), world.client(), world.link(7000));
+    let call = "EVAL long 1 b";
+    let run_long = |world: &mut World| {
+        world.pass(Duration::from_millis(110));
+        world.engine.link_input(shared, b":1\r\n");
+        world.turn();
+    };
+    world.send(other, &["GET b"]);
+    run_long(&mut world); // that is no script
+    for _ in 0..2 {
+        world.send(client, &[call]);
+        world.turn();
+    }
+    assert_eq!(world.received_on(shared), format!("*2 GET b *4 {call} *4 {call}"));
+    run_long(&mut world);
+    run_long(&mut world);
+    world.told(client);
+    world.send(client, &[call, "GET b"]);
+    let leased = |world: &World, key| world.engine.links.get(key).is_some_and(|link| link.lane.is_leased());
+    let own = *world.links.keys().find(|key| leased(&world, **key)).expect("it has one");
+    assert_eq!(world.received_on(own), format!("*4 {call}"));
+    world.send(other, &["GET b", "EVAL short 1 b"]);
+    assert_eq!(world.received_on(shared), "*2 GET b *4 EVAL short 1 b");
+    world.engine.link_input(own, b":2\r\n");
+    world.turn();
+    assert_eq!(world.told(client), ":2\r\n");
+    assert_eq!(world.received_on(shared), "*2 GET b", "the next one is everybody's again");
+    // Nobody has seen it run long since.
+    world.engine.link_input(shared, b"$-1\r\n:1\r\n$-1\r\n");
+    world.pass(Duration::from_secs(61));
+    world.send(client, &[call]);
+    assert!(world.received_on(shared).ends_with(&format!("*4 {call}")));
+}
+
+#[test]
 fn asking_stays_right_before_what_it_is_for() {
     let mut world = world();
     let (client, low) = (world.client(), call("b"));

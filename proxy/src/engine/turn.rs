@@ -171,6 +171,7 @@ impl Engine {
             self.next_look = self.now + LOOK;
             self.refresh_wanted = true;
         }
+        self.note_long_scripts();
         self.keep_map_fresh();
         let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
         self.watchful =

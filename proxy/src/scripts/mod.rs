@@ -1,12 +1,14 @@
 //! The texts of the scripts that clients sent, so that a node that lacks one can be given it: one bounded table for
 //! the whole process, read only when a connection is not known to have a script.
 
+mod long;
 mod sha;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+pub use long::LongScripts;
 pub use sha::Sha;
 
 /// All texts together, in bytes; the oldest make room.
@@ -82,6 +84,8 @@ pub struct Scripts {
     flushes: AtomicU64,
     /// Moves when a text was given up.
     losses: AtomicU64,
+    /// Those that run long.
+    pub long: LongScripts,
 }
 
 impl Scripts {
