@@ -13,6 +13,10 @@ BENCH := $(TARGET)/bench
 FUZZ_SECONDS ?= 60
 # What make test-apps runs: all, or those whose names hold this word.
 APP ?=
+# Where the servers that tests start keep their files: in memory, where that has room. A node's fsync of nodes.conf on a
+# busy disk would stop the node.
+SCRATCH := $(shell df --output=fstype,avail -B1G /dev/shm 2>/dev/null | awk '$$1 == "tmpfs" && $$2 >= 4 {print "/dev/shm"}')
+IN_SCRATCH := $(if $(SCRATCH),TMPDIR=$(SCRATCH))
 # What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
@@ -38,9 +42,9 @@ demo: tools-demo
 test: tools-test clients lint build
 	@echo "== Testing"
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run --workspace --no-fail-fast; \
+		$(IN_SCRATCH) cargo nextest run --workspace --no-fail-fast; \
 	else \
-		cargo test --workspace --no-fail-fast; \
+		$(IN_SCRATCH) cargo test --workspace --no-fail-fast; \
 	fi
 
 # APPS_ONLY=redis: only against a plain Redis; APPS_ONLY=portico: only through Portico.

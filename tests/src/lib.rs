@@ -3,6 +3,7 @@
 //! Redis itself comes from `portico::sandbox`. Set `PORTICO_BIN` to test another binary than the one that was built
 //! beside the tests, and `PORTICO_LOG` to a level to see its log.
 
+mod calm;
 mod cases;
 mod client;
 mod compare;
@@ -14,6 +15,7 @@ mod random;
 mod reply;
 mod words;
 
+pub use calm::{TooSlow, on_a_calm_machine};
 pub use cases::Case;
 pub use client::{Client, encode, encode_line};
 pub use compare::{Compare, Name};

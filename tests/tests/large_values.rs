@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
-use portico_tests::{Client, Portico, Random, encode, show};
+use portico_tests::{Client, Portico, Random, encode, ensure_timely, on_a_calm_machine, show};
 
 const MB: usize = 1 << 20;
 
@@ -322,87 +322,93 @@ fn replies_of_many_small_elements() -> Result<()> {
 
 #[test]
 fn a_slow_reader_of_a_large_value_holds_up_nobody() -> Result<()> {
-    let portico = portico();
-    let mut client = portico.client()?;
-    let value = Value::new(11, 64 * MB);
-    value.send(client.stream(), &["SET", "{slow}v"])?;
-    assert_eq!(client.reply()?, b"+OK\r\n");
-    let worst = while_others_work(portico.port(), "{slow}other", || {
-        client.request(&["GET", "{slow}v"])?;
-        sleep(Duration::from_secs(2));
-        value.receive(client.stream())
-    })?;
-    ensure!(worst < LATENCY, "others waited for {worst:?}");
-    client.expect("DEL {slow}v", ":1\r\n")?;
-    portico.check_log()
+    on_a_calm_machine(|| {
+        let portico = portico();
+        let mut client = portico.client()?;
+        let value = Value::new(11, 64 * MB);
+        value.send(client.stream(), &["SET", "{slow}v"])?;
+        assert_eq!(client.reply()?, b"+OK\r\n");
+        let worst = while_others_work(portico.port(), "{slow}other", || {
+            client.request(&["GET", "{slow}v"])?;
+            sleep(Duration::from_secs(2));
+            value.receive(client.stream())
+        })?;
+        ensure_timely!(worst < LATENCY, "others waited for {worst:?}");
+        client.expect("DEL {slow}v", ":1\r\n")?;
+        portico.check_log()
+    })
 }
 
 #[test]
 fn a_slow_writer_of_a_large_value_holds_up_nobody() -> Result<()> {
-    let portico = portico();
-    let mut client = portico.client()?;
-    let value = Value::new(12, 16 * MB);
-    let worst = while_others_work(portico.port(), "{writer}other", || {
-        value.begin(client.stream(), &["SET", "{writer}v"])?;
-        let mut writer = client.writer()?;
-        value.for_each(|piece| {
-            sleep(Duration::from_millis(60));
-            Ok(writer.write_all(piece)?)
+    on_a_calm_machine(|| {
+        let portico = portico();
+        let mut client = portico.client()?;
+        let value = Value::new(12, 16 * MB);
+        let worst = while_others_work(portico.port(), "{writer}other", || {
+            value.begin(client.stream(), &["SET", "{writer}v"])?;
+            let mut writer = client.writer()?;
+            value.for_each(|piece| {
+                sleep(Duration::from_millis(60));
+                Ok(writer.write_all(piece)?)
+            })?;
+            writer.write_all(b"\r\n")?;
+            Ok(())
         })?;
-        writer.write_all(b"\r\n")?;
-        Ok(())
-    })?;
-    ensure!(worst < LATENCY, "others waited for {worst:?}");
-    assert_eq!(client.reply()?, b"+OK\r\n");
-    client.request(&["GET", "{writer}v"])?;
-    value.receive(client.stream())?;
-    client.expect("DEL {writer}v", ":1\r\n")?;
-    portico.check_log()
+        ensure_timely!(worst < LATENCY, "others waited for {worst:?}");
+        assert_eq!(client.reply()?, b"+OK\r\n");
+        client.request(&["GET", "{writer}v"])?;
+        value.receive(client.stream())?;
+        client.expect("DEL {writer}v", ":1\r\n")?;
+        portico.check_log()
+    })
 }
 
 #[test]
 fn a_client_that_goes_in_the_middle_harms_nobody() -> Result<()> {
-    let portico = portico();
-    let mut client = portico.client()?;
-    client.expect("SET {gone}v before", "+OK\r\n")?;
-    let value = Value::new(13, 32 * MB);
-    let worst = while_others_work(portico.port(), "{gone}other", || {
-        for _ in 0..5 {
-            // In the middle of an upload.
-            let leaver = portico.client()?;
-            value.begin(leaver.stream(), &["SET", "{gone}v"])?;
-            let mut sent = 0;
-            let mut stream = leaver.stream();
-            let _ = value.for_each(|piece| {
-                sent += 1;
-                ensure!(sent < 10, "that is enough");
-                Ok(stream.write_all(piece)?)
-            });
-            drop(leaver);
-        }
-        Ok(())
-    })?;
-    ensure!(worst < LATENCY, "others waited for {worst:?} beside uploads");
-    client.expect("GET {gone}v", "$6\r\nbefore\r\n")?;
+    on_a_calm_machine(|| {
+        let portico = portico();
+        let mut client = portico.client()?;
+        client.expect("SET {gone}v before", "+OK\r\n")?;
+        let value = Value::new(13, 32 * MB);
+        let worst = while_others_work(portico.port(), "{gone}other", || {
+            for _ in 0..5 {
+                // In the middle of an upload.
+                let leaver = portico.client()?;
+                value.begin(leaver.stream(), &["SET", "{gone}v"])?;
+                let mut sent = 0;
+                let mut stream = leaver.stream();
+                let _ = value.for_each(|piece| {
+                    sent += 1;
+                    ensure!(sent < 10, "that is enough");
+                    Ok(stream.write_all(piece)?)
+                });
+                drop(leaver);
+            }
+            Ok(())
+        })?;
+        ensure_timely!(worst < LATENCY, "others waited for {worst:?} beside uploads");
+        client.expect("GET {gone}v", "$6\r\nbefore\r\n")?;
 
-    value.send(client.stream(), &["SET", "{gone}v"])?;
-    assert_eq!(client.reply()?, b"+OK\r\n");
-    let worst = while_others_work(portico.port(), "{gone}other", || {
-        for _ in 0..5 {
-            // In the middle of a download.
-            let mut leaver = portico.client()?;
-            leaver.request(&["GET", "{gone}v"])?;
-            let mut some = vec![0; 100_000];
-            let mut stream = leaver.stream();
-            stream.read_exact(&mut some)?;
-        }
-        Ok(())
-    })?;
-    ensure!(worst < LATENCY, "others waited for {worst:?} beside downloads");
-    client.request(&["GET", "{gone}v"])?;
-    value.receive(client.stream())?;
-    client.expect("DEL {gone}v", ":1\r\n")?;
-    portico.check_log()
+        value.send(client.stream(), &["SET", "{gone}v"])?;
+        assert_eq!(client.reply()?, b"+OK\r\n");
+        let worst = while_others_work(portico.port(), "{gone}other", || {
+            for _ in 0..5 {
+                // In the middle of a download.
+                let mut leaver = portico.client()?;
+                leaver.request(&["GET", "{gone}v"])?;
+                let mut some = vec![0; 100_000];
+                let mut stream = leaver.stream();
+                stream.read_exact(&mut some)?;
+            }
+            Ok(())
+        })?;
+        ensure_timely!(worst < LATENCY, "others waited for {worst:?} beside downloads");
+        client.request(&["GET", "{gone}v"])?;
+        value.receive(client.stream())?;
+        client.expect("DEL {gone}v", ":1\r\n")?;
+        portico.check_log()
+    })
 }
 
 #[test]

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
 use portico_tests::live::{
-    Direct, ErrorWords, cut_connections, error_count, fail_over, key_in_slot, shards, side_by_side, tags_in,
-    to_and_fro_resting, wait_until_master,
+    Direct, ErrorWords, cut_connections, error_count, fail_over, failing_over, key_in_slot, shards,
+    side_by_side, tags_in, to_and_fro_resting, wait_until_master,
 };
-use portico_tests::{Client, Frame, Portico, Random, show};
+use portico_tests::{Client, Frame, Portico, Random, ensure_timely, on_a_calm_machine, show};
 use redis_protocol::resp2::types::BytesFrame;
 
 const PRODUCERS: usize = 3;
@@ -267,116 +267,119 @@ fn balance(mut records: Vec<Record>, direct: &mut Direct, queues: &[Queue]) -> R
         twice.len()
     );
     ensure!(seen.is_empty(), "never pushed, or refused: {:?}", seen.keys().take(9).collect::<Vec<_>>());
-    ensure!(pushed > 500 && popped > 200, "too little came of it");
+    ensure_timely!(pushed > 500 && popped > 200, "too little came of it");
     Ok(Balance { missing, twice, unmoved: moved, left, errors })
 }
 
 #[test]
 fn the_same_on_a_redis() -> Result<()> {
-    let redis = Server::start(ServerOptions::default())?;
-    let queues = queues(&tags_in(&(0..=16_383), 6, "q"));
-    for quits in [false, true] {
+    on_a_calm_machine(|| {
+        let redis = Server::start(ServerOptions::default())?;
+        let queues = queues(&tags_in(&(0..=16_383), 6, "q"));
+        for quits in [false, true] {
+            redis.ask(&["FLUSHALL"])?;
+            let work = |me: usize, stop: &AtomicBool| work(me, redis.port(), &queues, quits, stop);
+            let (records, ()) = side_by_side(crew(&queues), work, || {
+                sleep(Duration::from_millis(1500));
+                Ok(())
+            })?;
+            let balance = balance(records, &mut Direct::at(redis.address()), &queues)?;
+            ensure!(balance.twice.is_empty(), "twice: {:?}", balance.twice);
+            ensure!(balance.unmoved.is_empty(), "moved and not there: {:?}", balance.unmoved);
+            ensure!(balance.missing.len() as u64 <= balance.left, "missing: {:?}", balance.missing);
+            balance.errors.expect_only(&[])?;
+        }
+        // A thief is noticed.
         redis.ask(&["FLUSHALL"])?;
-        let work = |me: usize, stop: &AtomicBool| work(me, redis.port(), &queues, quits, stop);
-        let (records, ()) = side_by_side(crew(&queues), work, || {
-            sleep(Duration::from_millis(1500));
-            Ok(())
+        let work = |me: usize, stop: &AtomicBool| produce(me, redis.port(), &queues, stop);
+        let (mut records, ()) = side_by_side(PRODUCERS, work, || {
+            sleep(Duration::from_millis(1000));
+            redis.ask(&["RPOP", &queues[0].key]).map(drop)
         })?;
+        records[0].popped = (0..201).map(|_| ("e:0:0".to_owned(), Instant::now())).collect();
         let balance = balance(records, &mut Direct::at(redis.address()), &queues)?;
-        ensure!(balance.twice.is_empty(), "twice: {:?}", balance.twice);
-        ensure!(balance.unmoved.is_empty(), "moved and not there: {:?}", balance.unmoved);
-        ensure!(balance.missing.len() as u64 <= balance.left, "missing: {:?}", balance.missing);
-        balance.errors.expect_only(&[])?;
-    }
-    // A thief is noticed.
-    redis.ask(&["FLUSHALL"])?;
-    let work = |me: usize, stop: &AtomicBool| produce(me, redis.port(), &queues, stop);
-    let (mut records, ()) = side_by_side(PRODUCERS, work, || {
-        sleep(Duration::from_millis(1000));
-        redis.ask(&["RPOP", &queues[0].key]).map(drop)
-    })?;
-    records[0].popped = (0..201).map(|_| ("e:0:0".to_owned(), Instant::now())).collect();
-    let balance = balance(records, &mut Direct::at(redis.address()), &queues)?;
-    ensure!((balance.missing.len(), balance.twice.len()) == (1, 1), "a thief is not noticed");
-    Ok(())
+        ensure!((balance.missing.len(), balance.twice.len()) == (1, 1), "a thief is not noticed");
+        Ok(())
+    })
 }
 
 #[test]
 fn queues_lose_nothing_while_slots_move() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    let portico = Portico::start(&cluster, &["--tryagain-timeout", "200"])?;
-    let moved = [400, 1_400, 2_400, 3_400, 4_400];
-    let mut tags: Vec<String> = moved.iter().map(|&slot| key_in_slot(slot, "q")).collect();
-    tags.push(key_in_slot(12_345, "q"));
-    let queues = queues(&tags);
-    for (quits, lasts) in [(false, 7), (true, 4)] {
-        let work = |me: usize, stop: &AtomicBool| work(me, portico.port(), &queues, quits, stop);
-        let lasts = Duration::from_secs(lasts);
-        let faults = || to_and_fro_resting(&cluster, &moved, [0, 1], lasts, GONE);
-        let (records, keys) = side_by_side(crew(&queues), work, faults)?;
-        let late = records.iter().map(|record| record.longest).max().unwrap_or_default();
-        let mut direct = Direct::new(&cluster)?;
-        let balance = balance(records, &mut direct, &queues)?;
-        let asked: u64 = error_count(&cluster.nodes()[0], "ASK")? + error_count(&cluster.nodes()[1], "ASK")?;
-        println!("blocking: {keys} keys moved, nodes answered ASK {asked}");
-        ensure!(asked > 0, "nobody was asked to go elsewhere");
-        ensure!(balance.twice.is_empty(), "popped twice: {:?}", balance.twice);
-        ensure!(balance.unmoved.is_empty(), "moved and not there: {:?}", balance.unmoved);
-        // Who leaves may take one element with him, as with Redis.
-        ensure!(balance.missing.len() as u64 <= balance.left, "missing: {:?}", balance.missing);
-        ensure!(late < Duration::from_secs(3), "nil came {late:?} late");
-        balance.errors.expect_only(&["TRYAGAIN"])?;
-        for queue in &queues {
-            direct.call(&["DEL", &queue.key, &queue.moved])?;
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        let portico = Portico::start(&cluster, &["--tryagain-timeout", "200"])?;
+        let moved = [400, 1_400, 2_400, 3_400, 4_400];
+        let mut tags: Vec<String> = moved.iter().map(|&slot| key_in_slot(slot, "q")).collect();
+        tags.push(key_in_slot(12_345, "q"));
+        let queues = queues(&tags);
+        for (quits, lasts) in [(false, 7), (true, 4)] {
+            let work = |me: usize, stop: &AtomicBool| work(me, portico.port(), &queues, quits, stop);
+            let lasts = Duration::from_secs(lasts);
+            let faults = || to_and_fro_resting(&cluster, &moved, [0, 1], lasts, GONE);
+            let (records, keys) = side_by_side(crew(&queues), work, faults)?;
+            let late = records.iter().map(|record| record.longest).max().unwrap_or_default();
+            let mut direct = Direct::new(&cluster)?;
+            let balance = balance(records, &mut direct, &queues)?;
+            let asked: u64 =
+                error_count(&cluster.nodes()[0], "ASK")? + error_count(&cluster.nodes()[1], "ASK")?;
+            println!("blocking: {keys} keys moved, nodes answered ASK {asked}");
+            ensure_timely!(asked > 0, "nobody was asked to go elsewhere");
+            ensure!(balance.twice.is_empty(), "popped twice: {:?}", balance.twice);
+            ensure!(balance.unmoved.is_empty(), "moved and not there: {:?}", balance.unmoved);
+            // Who leaves may take one element with him, as with Redis.
+            ensure!(balance.missing.len() as u64 <= balance.left, "missing: {:?}", balance.missing);
+            ensure_timely!(late < Duration::from_secs(3), "nil came {late:?} late");
+            balance.errors.expect_only(&["TRYAGAIN"])?;
+            for queue in &queues {
+                direct.call(&["DEL", &queue.key, &queue.moved])?;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn queues_lose_little_while_masters_die() -> Result<()> {
-    let node_timeout = Duration::from_millis(1500);
-    // With full coverage required, the nodes themselves refuse everything until the failover.
-    let extra_args = ["--cluster-require-full-coverage", "no"].map(str::to_owned).to_vec();
-    let options = ClusterOptions { replicas: 1, node_timeout, extra_args, ..ClusterOptions::default() };
-    let mut cluster = Cluster::start(options)?;
-    let portico = Portico::start(&cluster, &[])?;
-    // The shard whose master is killed has a list and a sorted set.
-    let shards = shards(&cluster, 3)?;
-    let shard_of = |queue: usize| (queue + queue / 3) % 3;
-    let tag = |index: usize| tags_in(&shards[shard_of(index)].slots, 1, &format!("q{index}-")).remove(0);
-    let queues = queues(&(0..6).map(tag).collect::<Vec<_>>());
-    let in_killed = |queue: usize| shard_of(queue) == 0;
-    let work = |me: usize, stop: &AtomicBool| work(me, portico.port(), &queues, false, stop);
-    let faults = || -> Result<_> {
-        sleep(Duration::from_secs(1));
-        fail_over(&cluster, [1, 4])?;
-        cut_connections(&cluster, &[2])?;
-        sleep(Duration::from_secs(1));
-        let killed = Instant::now();
-        cluster.node(0).kill()?;
-        wait_until_master(&cluster, 3)?;
-        sleep(Duration::from_secs(3));
-        Ok(killed)
-    };
-    let (records, killed) = side_by_side(crew(&queues), work, faults)?;
-    let balance = balance(records, &mut Direct::new(&cluster)?, &queues)?;
-    balance.errors.expect_only(&["UNKNOWN", "CLUSTERDOWN"])?;
-    // What a master does in its last moments its replica may not hear of; half a second is far more than it takes.
-    let last_moments = killed - Duration::from_millis(500)..killed + Duration::from_millis(300);
-    // The third shard's connections were cut.
-    let is_hit = |queue: usize| shard_of(queue) != 1;
-    let blocked = (0..queues.len()).filter(|&queue| is_hit(queue)).count() * CONSUMERS_OF_ONE;
-    let lost: Vec<_> = balance.missing.iter().filter(|lost| !last_moments.contains(&lost.2)).collect();
-    ensure!(lost.iter().all(|lost| is_hit(lost.1)), "missing where nothing was lost: {lost:?}");
-    ensure!(lost.len() <= blocked, "more than one element a blocked client: {lost:?}");
-    let again = balance
-        .twice
-        .iter()
-        .filter(|twice| !in_killed(twice.1) || twice.2.is_none_or(|at| !last_moments.contains(&at)));
-    let again: Vec<_> = again.collect();
-    ensure!(again.is_empty(), "popped twice: {again:?}");
-    let back = balance.unmoved.iter().find(|(_, at)| !last_moments.contains(at));
-    ensure!(back.is_none(), "moved and not there: {back:?}");
-    Ok(())
+    on_a_calm_machine(|| {
+        let mut cluster = Cluster::start(failing_over())?;
+        let portico = Portico::start(&cluster, &[])?;
+        // The shard whose master is killed has a list and a sorted set.
+        let shards = shards(&cluster, 3)?;
+        let shard_of = |queue: usize| (queue + queue / 3) % 3;
+        let tag = |index: usize| tags_in(&shards[shard_of(index)].slots, 1, &format!("q{index}-")).remove(0);
+        let queues = queues(&(0..6).map(tag).collect::<Vec<_>>());
+        let in_killed = |queue: usize| shard_of(queue) == 0;
+        let work = |me: usize, stop: &AtomicBool| work(me, portico.port(), &queues, false, stop);
+        let faults = || -> Result<_> {
+            sleep(Duration::from_secs(1));
+            fail_over(&cluster, [1, 4])?;
+            cut_connections(&cluster, &[2])?;
+            sleep(Duration::from_secs(1));
+            let killed = Instant::now();
+            cluster.node(0).kill()?;
+            wait_until_master(&cluster, 3)?;
+            sleep(Duration::from_secs(3));
+            Ok(killed)
+        };
+        let (records, killed) = side_by_side(crew(&queues), work, faults)?;
+        let balance = balance(records, &mut Direct::new(&cluster)?, &queues)?;
+        balance.errors.expect_only(&["UNKNOWN", "CLUSTERDOWN"])?;
+        // What a master does in its last moments its replica may not hear of; half a second is far more than it takes.
+        let last_moments = killed - Duration::from_millis(500)..killed + Duration::from_millis(300);
+        // The third shard's connections were cut.
+        let is_hit = |queue: usize| shard_of(queue) != 1;
+        let blocked = (0..queues.len()).filter(|&queue| is_hit(queue)).count() * CONSUMERS_OF_ONE;
+        let lost: Vec<_> = balance.missing.iter().filter(|lost| !last_moments.contains(&lost.2)).collect();
+        ensure!(lost.iter().all(|lost| is_hit(lost.1)), "missing where nothing was lost: {lost:?}");
+        ensure!(lost.len() <= blocked, "more than one element a blocked client: {lost:?}");
+        let again = balance
+            .twice
+            .iter()
+            .filter(|twice| !in_killed(twice.1) || twice.2.is_none_or(|at| !last_moments.contains(&at)));
+        let again: Vec<_> = again.collect();
+        ensure!(again.is_empty(), "popped twice: {again:?}");
+        let back = balance.unmoved.iter().find(|(_, at)| !last_moments.contains(at));
+        ensure!(back.is_none(), "moved and not there: {back:?}");
+        Ok(())
+    })
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
 use portico_tests::live::{
-    ErrorWords, SlotMove, fail_over, key_in_slot, side_by_side, tags_in, to_and_fro, wait_until_master,
+    ErrorWords, SlotMove, fail_over, failing_over, key_in_slot, side_by_side, tags_in, to_and_fro,
+    wait_until_master,
 };
-use portico_tests::{Client, Frame, Portico, encode, show};
+use portico_tests::{Client, Frame, Portico, encode, on_a_calm_machine, show};
 
 const SUBSCRIBERS: usize = 6;
 const PUBLISHERS: usize = 3;
@@ -192,52 +193,52 @@ fn crew<R>(
 
 #[test]
 fn the_same_on_a_redis() -> Result<()> {
-    let redis = Server::start(ServerOptions::default())?;
-    let channels = Channels::over(&[1, 2_000, 9_000, 16_000]);
-    let (records, ()) = crew(redis.port(), &channels, |settled| {
-        sleep(Duration::from_millis(500));
-        settled.store(true, Ordering::Relaxed);
-        sleep(Duration::from_millis(500));
-        Ok(())
-    })?;
-    check(&records, &channels)?.expect_only(&[])?;
-    // A message that comes again is noticed.
-    let twice = crew(redis.port(), &channels, |_| {
-        sleep(Duration::from_millis(500));
-        redis.ask(&["PUBLISH", &channels.plain[0], &format!("{SUBSCRIBERS}:0")])?;
-        sleep(Duration::from_millis(100));
-        Ok(())
-    });
-    ensure!(twice.is_err(), "a message that comes again is not noticed");
-    full_house(redis.port(), 200, None)
+    on_a_calm_machine(|| {
+        let redis = Server::start(ServerOptions::default())?;
+        let channels = Channels::over(&[1, 2_000, 9_000, 16_000]);
+        let (records, ()) = crew(redis.port(), &channels, |settled| {
+            sleep(Duration::from_millis(500));
+            settled.store(true, Ordering::Relaxed);
+            sleep(Duration::from_millis(500));
+            Ok(())
+        })?;
+        check(&records, &channels)?.expect_only(&[])?;
+        // A message that comes again is noticed.
+        let twice = crew(redis.port(), &channels, |_| {
+            sleep(Duration::from_millis(500));
+            redis.ask(&["PUBLISH", &channels.plain[0], &format!("{SUBSCRIBERS}:0")])?;
+            sleep(Duration::from_millis(100));
+            Ok(())
+        });
+        ensure!(twice.is_err(), "a message that comes again is not noticed");
+        full_house(redis.port(), 200, None)
+    })
 }
 
 #[test]
 fn messages_survive_what_happens_to_the_cluster() -> Result<()> {
-    let node_timeout = Duration::from_millis(1500);
-    // With full coverage required, the nodes themselves refuse everything until the failover.
-    let extra_args = ["--cluster-require-full-coverage", "no"].map(str::to_owned).to_vec();
-    let options = ClusterOptions { replicas: 1, node_timeout, extra_args, ..ClusterOptions::default() };
-    let mut cluster = Cluster::start(options)?;
-    let portico = Portico::start(&cluster, &[])?;
-    let moved = [6_000, 7_000, 8_000, 9_000];
-    let channels = Channels::over(&[&moved[..], &[100, 3_000, 12_000, 16_000]].concat());
-    let (records, ()) = crew(portico.port(), &channels, |settled| {
-        sleep(Duration::from_secs(1));
-        to_and_fro(&cluster, &moved, [1, 2], Duration::from_secs(3))?;
-        fail_over(&cluster, [2, 5])?;
-        sleep(Duration::from_secs(1));
-        cluster.node(0).kill()?;
-        wait_until_master(&cluster, 3)?;
-        // Who moves a slot and leaves it there must not lose its subscribers either.
-        cluster.wait_until_agreed()?;
-        SlotMove { cluster: &cluster, pause: Duration::from_millis(5) }.run(moved[0], 1, 3)?;
-        sleep(Duration::from_secs(3));
-        settled.store(true, Ordering::Relaxed);
-        sleep(Duration::from_millis(1500));
-        Ok(())
-    })?;
-    check(&records, &channels)?.expect_only(&["UNKNOWN", "CLUSTERDOWN"])
+    on_a_calm_machine(|| {
+        let mut cluster = Cluster::start(failing_over())?;
+        let portico = Portico::start(&cluster, &[])?;
+        let moved = [6_000, 7_000, 8_000, 9_000];
+        let channels = Channels::over(&[&moved[..], &[100, 3_000, 12_000, 16_000]].concat());
+        let (records, ()) = crew(portico.port(), &channels, |settled| {
+            sleep(Duration::from_secs(1));
+            to_and_fro(&cluster, &moved, [1, 2], Duration::from_secs(3))?;
+            fail_over(&cluster, [2, 5])?;
+            sleep(Duration::from_secs(1));
+            cluster.node(0).kill()?;
+            wait_until_master(&cluster, 3)?;
+            // Who moves a slot and leaves it there must not lose its subscribers either.
+            cluster.wait_until_agreed()?;
+            SlotMove { cluster: &cluster, pause: Duration::from_millis(5) }.run(moved[0], 1, 3)?;
+            sleep(Duration::from_secs(3));
+            settled.store(true, Ordering::Relaxed);
+            sleep(Duration::from_millis(1500));
+            Ok(())
+        })?;
+        check(&records, &channels)?.expect_only(&["UNKNOWN", "CLUSTERDOWN"])
+    })
 }
 
 /// All that a subscriber of everything hears of messages and of keys all over the slots.
@@ -260,24 +261,26 @@ fn everything(port: u16) -> Result<Vec<Vec<u8>>> {
 
 #[test]
 fn who_subscribes_to_everything_hears_each_message_once_and_all_keys() -> Result<()> {
-    let args = ["--notify-keyspace-events", "KEA"].map(str::to_owned).to_vec();
-    let redis = Server::start(ServerOptions { args: args.clone(), ..ServerOptions::default() })?;
-    let due = everything(redis.port())?;
-    ensure!(due.len() == 40 * 5, "a Redis tells {}", due.len());
-    let options = ClusterOptions { replicas: 1, extra_args: args, ..ClusterOptions::default() };
-    let cluster = Cluster::start(options)?;
-    let portico = Portico::start(&cluster, &[])?;
-    for round in 0..2 {
-        let heard = everything(portico.port())?;
-        let differ = heard.iter().zip(&due).find(|(heard, due)| heard != due);
-        let differ = differ.map(|(heard, due)| (show(heard), show(due)));
-        ensure!(heard == due, "round {round}: {} of {}; {differ:?}", heard.len(), due.len());
-        if round == 0 {
-            fail_over(&cluster, [0, 3])?;
-            sleep(Duration::from_millis(1500));
+    on_a_calm_machine(|| {
+        let args = ["--notify-keyspace-events", "KEA"].map(str::to_owned).to_vec();
+        let redis = Server::start(ServerOptions { args: args.clone(), ..ServerOptions::default() })?;
+        let due = everything(redis.port())?;
+        ensure!(due.len() == 40 * 5, "a Redis tells {}", due.len());
+        let options = ClusterOptions { replicas: 1, extra_args: args, ..ClusterOptions::default() };
+        let cluster = Cluster::start(options)?;
+        let portico = Portico::start(&cluster, &[])?;
+        for round in 0..2 {
+            let heard = everything(portico.port())?;
+            let differ = heard.iter().zip(&due).find(|(heard, due)| heard != due);
+            let differ = differ.map(|(heard, due)| (show(heard), show(due)));
+            ensure!(heard == due, "round {round}: {} of {}; {differ:?}", heard.len(), due.len());
+            if round == 0 {
+                fail_over(&cluster, [0, 3])?;
+                sleep(Duration::from_millis(1500));
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 const MESSAGES: usize = 30;
@@ -337,8 +340,10 @@ fn full_house(port: u16, subscribers: usize, portico: Option<&Portico>) -> Resul
 
 #[test]
 fn one_of_thousands_who_does_not_read_harms_nobody() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    let portico = Portico::start(&cluster, &["--client-output-buffer-limit", LIMIT])?;
-    portico.expect_log("output buffer limits");
-    full_house(portico.port(), 5000, Some(&portico))
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        let portico = Portico::start(&cluster, &["--client-output-buffer-limit", LIMIT])?;
+        portico.expect_log("output buffer limits");
+        full_house(portico.port(), 5000, Some(&portico))
+    })
 }

@@ -4,55 +4,58 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions};
-use portico_tests::Portico;
 use portico_tests::live::{Load, Losses, Plan, SlotMove, check, error_count, key_in_slot, shards};
+use portico_tests::{Portico, ensure_timely, on_a_calm_machine};
 
 const LASTS: Duration = Duration::from_secs(10);
 const MOVED_SLOTS: u16 = 6;
 
 #[test]
 fn slots_that_move_key_by_key_are_invisible() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    let portico = Portico::start(&cluster, &["--tryagain-timeout", "150"])?;
-    let shards = shards(&cluster, 3)?;
-    let moved: Vec<u16> =
-        (0..MOVED_SLOTS).map(|number| shards[0].slots.start() + 100 + number * 700).collect();
-    let losses = Losses::default();
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        let portico = Portico::start(&cluster, &["--tryagain-timeout", "150"])?;
+        let shards = shards(&cluster, 3)?;
+        let moved: Vec<u16> =
+            (0..MOVED_SLOTS).map(|number| shards[0].slots.start() + 100 + number * 700).collect();
+        let losses = Losses::default();
 
-    let mut plans = Vec::new();
-    for number in 0..24u16 {
-        // Two slots that move and one that stays, of another shard.
-        let own = [moved[usize::from(number % 6)], moved[usize::from((number + 1) % 6)], 9_000 + number];
-        let tags = own.iter().map(|&slot| key_in_slot(slot, &format!("c{number}-"))).collect();
-        let across = [moved[usize::from(number % 6)], 7_000, 14_000];
-        let scattered = if number % 3 == 0 {
-            across.iter().map(|&slot| key_in_slot(slot, &format!("x{number}-"))).collect()
-        } else {
-            Vec::new()
-        };
-        plans.push(Plan { scattered, ..Plan::new(number.into(), format!("c{number}"), tags) });
-    }
-    let load = Load::start(portico.port(), plans, &losses)?;
-    let slow = SlotMove { cluster: &cluster, pause: Duration::from_millis(8) };
-    let (began, mut moves, mut keys) = (Instant::now(), 0, 0);
-    let mut places = vec![0; moved.len()];
-    while began.elapsed() < LASTS {
-        let which = moves % moved.len();
-        let target = (places[which] + 1) % 2;
-        keys += slow.run(moved[which], places[which], target)?;
-        places[which] = target;
-        moves += 1;
-    }
-    let mut outcome = load.stop()?;
-    println!("reshard: {}", outcome.summary());
-    let counts = |word| -> Result<u64> { cluster.nodes().iter().map(|node| error_count(node, word)).sum() };
-    let (ask, tryagain, moved) = (counts("ASK")?, counts("TRYAGAIN")?, counts("MOVED")?);
-    println!(
-        "reshard: {moves} moves of {keys} keys; nodes answered ASK {ask}, TRYAGAIN {tryagain}, MOVED {moved}"
-    );
-    ensure!(ask > 0 && tryagain > 0 && moved > 0, "not everything was provoked");
-    outcome.expect_only(&["TRYAGAIN"])?;
-    let refused = outcome.errors().remove("TRYAGAIN").unwrap_or_default();
-    ensure!(refused.to_one_key == 0, "TRYAGAIN to commands with one key: {refused:?}");
-    check(&cluster, &mut outcome, &losses)
+        let mut plans = Vec::new();
+        for number in 0..24u16 {
+            // Two slots that move and one that stays, of another shard.
+            let own = [moved[usize::from(number % 6)], moved[usize::from((number + 1) % 6)], 9_000 + number];
+            let tags = own.iter().map(|&slot| key_in_slot(slot, &format!("c{number}-"))).collect();
+            let across = [moved[usize::from(number % 6)], 7_000, 14_000];
+            let scattered = if number % 3 == 0 {
+                across.iter().map(|&slot| key_in_slot(slot, &format!("x{number}-"))).collect()
+            } else {
+                Vec::new()
+            };
+            plans.push(Plan { scattered, ..Plan::new(number.into(), format!("c{number}"), tags) });
+        }
+        let load = Load::start(portico.port(), plans, &losses)?;
+        let slow = SlotMove { cluster: &cluster, pause: Duration::from_millis(8) };
+        let (began, mut moves, mut keys) = (Instant::now(), 0, 0);
+        let mut places = vec![0; moved.len()];
+        while began.elapsed() < LASTS {
+            let which = moves % moved.len();
+            let target = (places[which] + 1) % 2;
+            keys += slow.run(moved[which], places[which], target)?;
+            places[which] = target;
+            moves += 1;
+        }
+        let mut outcome = load.stop()?;
+        println!("reshard: {}", outcome.summary());
+        let counts =
+            |word| -> Result<u64> { cluster.nodes().iter().map(|node| error_count(node, word)).sum() };
+        let (ask, tryagain, moved) = (counts("ASK")?, counts("TRYAGAIN")?, counts("MOVED")?);
+        println!(
+            "reshard: {moves} moves of {keys} keys; nodes answered ASK {ask}, TRYAGAIN {tryagain}, MOVED {moved}"
+        );
+        ensure_timely!(ask > 0 && tryagain > 0 && moved > 0, "not everything was provoked");
+        outcome.expect_only(&["TRYAGAIN"])?;
+        let refused = outcome.errors().remove("TRYAGAIN").unwrap_or_default();
+        ensure!(refused.to_one_key == 0, "TRYAGAIN to commands with one key: {refused:?}");
+        check(&cluster, &mut outcome, &losses)
+    })
 }

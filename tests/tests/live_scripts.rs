@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
 use portico_tests::live::{
-    ErrorWords, Fate, Key, Kind, Losses, SlotMove, key_in_slot, shards, side_by_side, tags_in,
+    ErrorWords, Fate, Key, Kind, Losses, SlotMove, failing_over, key_in_slot, shards, side_by_side, tags_in,
     wait_until_master,
 };
-use portico_tests::{Client, Portico, Random, encode, show};
+use portico_tests::{Client, Portico, Random, encode, ensure_timely, on_a_calm_machine, show};
 
 const MEMBERS: usize = 6;
 const SCRIPT: &str = "return {KEYS[1], ARGV[1], redis.call('INCR', KEYS[1])}";
@@ -121,7 +121,7 @@ fn errors(callers: &[Caller]) -> Result<ErrorWords> {
     let mut errors = ErrorWords::default();
     for caller in callers {
         errors.merge(&caller.errors);
-        ensure!(caller.acked > 300, "a caller did next to nothing: {}", caller.acked);
+        ensure_timely!(caller.acked > 300, "a caller did next to nothing: {}", caller.acked);
     }
     println!("scripts: {} calls, {errors}", callers.iter().map(|caller| caller.acked).sum::<u64>());
     Ok(errors)
@@ -129,70 +129,71 @@ fn errors(callers: &[Caller]) -> Result<ErrorWords> {
 
 #[test]
 fn the_same_on_a_redis() -> Result<()> {
-    let args = ["--lua-time-limit", "100"].map(str::to_owned).to_vec();
-    let mut redis = Server::start(ServerOptions { args, ..ServerOptions::default() })?;
-    let (losses, slots) = (Losses::default(), [1, 9_000, 16_000]);
-    let port = redis.port();
-    let work = |me: usize, stop: &AtomicBool| Caller::new(me, port, &slots)?.work(&losses, stop);
-    let (callers, ()) = side_by_side(MEMBERS, work, || {
-        sleep(Duration::from_millis(800));
-        Ok(())
-    })?;
-    errors(&callers)?.expect_only(&[])?;
-    killed(port, std::slice::from_ref(&redis))?;
-    // One that has forgotten is noticed.
-    redis.ask(&["FLUSHALL"])?;
-    let (callers, ()) = side_by_side(MEMBERS, work, || {
-        sleep(Duration::from_millis(700));
-        redis.ask(&["SCRIPT", "FLUSH"])?;
-        sleep(Duration::from_millis(100));
-        Ok(())
-    })?;
-    ensure!(errors(&callers)?.count("NOSCRIPT") > 0, "forgotten scripts are not noticed");
-    redis.kill()
+    on_a_calm_machine(|| {
+        let args = ["--lua-time-limit", "100"].map(str::to_owned).to_vec();
+        let mut redis = Server::start(ServerOptions { args, ..ServerOptions::default() })?;
+        let (losses, slots) = (Losses::default(), [1, 9_000, 16_000]);
+        let port = redis.port();
+        let work = |me: usize, stop: &AtomicBool| Caller::new(me, port, &slots)?.work(&losses, stop);
+        let (callers, ()) = side_by_side(MEMBERS, work, || {
+            sleep(Duration::from_millis(800));
+            Ok(())
+        })?;
+        errors(&callers)?.expect_only(&[])?;
+        killed(port, std::slice::from_ref(&redis))?;
+        // One that has forgotten is noticed.
+        redis.ask(&["FLUSHALL"])?;
+        let (callers, ()) = side_by_side(MEMBERS, work, || {
+            sleep(Duration::from_millis(700));
+            redis.ask(&["SCRIPT", "FLUSH"])?;
+            sleep(Duration::from_millis(100));
+            Ok(())
+        })?;
+        ensure_timely!(errors(&callers)?.count("NOSCRIPT") > 0, "forgotten scripts are not noticed");
+        redis.kill()
+    })
 }
 
 #[test]
 fn known_scripts_run_on_every_node_that_comes() -> Result<()> {
-    let node_timeout = Duration::from_millis(1500);
-    // With full coverage required, the nodes themselves refuse everything until the failover.
-    let extra_args = ["--cluster-require-full-coverage", "no"].map(str::to_owned).to_vec();
-    let options = ClusterOptions { replicas: 1, node_timeout, extra_args, ..ClusterOptions::default() };
-    let mut cluster = Cluster::start(options)?;
-    let portico = Portico::start(&cluster, &[])?;
-    let (shards, losses) = (shards(&cluster, 3)?, Losses::default());
-    let moved = [11_000, 12_000, 13_000, 14_000];
-    let slots = [&moved[..], &[50, 2_000, 4_000, 6_000, 8_000, 10_000]].concat();
-    let work = |me: usize, stop: &AtomicBool| Caller::new(me, portico.port(), &slots)?.work(&losses, stop);
-    let (callers, ()) = side_by_side(MEMBERS, work, || {
-        sleep(Duration::from_millis(500));
-        let added = cluster.add_node()?;
-        for slot in moved {
-            SlotMove { cluster: &cluster, pause: Duration::from_millis(5) }.run(slot, 2, added)?;
+    on_a_calm_machine(|| {
+        let mut cluster = Cluster::start(failing_over())?;
+        let portico = Portico::start(&cluster, &[])?;
+        let (shards, losses) = (shards(&cluster, 3)?, Losses::default());
+        let moved = [11_000, 12_000, 13_000, 14_000];
+        let slots = [&moved[..], &[50, 2_000, 4_000, 6_000, 8_000, 10_000]].concat();
+        let work =
+            |me: usize, stop: &AtomicBool| Caller::new(me, portico.port(), &slots)?.work(&losses, stop);
+        let (callers, ()) = side_by_side(MEMBERS, work, || {
+            sleep(Duration::from_millis(500));
+            let added = cluster.add_node()?;
+            for slot in moved {
+                SlotMove { cluster: &cluster, pause: Duration::from_millis(5) }.run(slot, 2, added)?;
+            }
+            // One that comes back has lost its scripts, and its keys.
+            let lost = || Instant::now() + Duration::from_millis(300);
+            cluster.node(1).kill()?;
+            losses.allow(lost(), shards[1].slots.clone());
+            cluster.node(1).restart()?;
+            sleep(Duration::from_secs(1));
+            cluster.node(0).kill()?;
+            losses.allow(lost(), shards[0].slots.clone());
+            wait_until_master(&cluster, 3)?;
+            sleep(Duration::from_secs(3));
+            Ok(())
+        })?;
+        errors(&callers)?.expect_only(&["UNKNOWN", "CLUSTERDOWN"])?;
+        // All over again, in peace: every script on every node.
+        for mut caller in callers {
+            let keys: Vec<String> = slots.iter().map(|slot| key_in_slot(*slot, "peace")).collect();
+            let calls = keys.iter().map(|key| encode(&["EVALSHA", &caller.hash, "1", key, "x"]));
+            caller.wire.send(&calls.collect::<Vec<_>>().concat())?;
+            for reply in caller.wire.replies(keys.len())? {
+                ensure!(reply.starts_with(b"*3"), "EVALSHA: {}", show(&reply));
+            }
         }
-        // One that comes back has lost its scripts, and its keys.
-        let lost = || Instant::now() + Duration::from_millis(300);
-        cluster.node(1).kill()?;
-        losses.allow(lost(), shards[1].slots.clone());
-        cluster.node(1).restart()?;
-        sleep(Duration::from_secs(1));
-        cluster.node(0).kill()?;
-        losses.allow(lost(), shards[0].slots.clone());
-        wait_until_master(&cluster, 3)?;
-        sleep(Duration::from_secs(3));
         Ok(())
-    })?;
-    errors(&callers)?.expect_only(&["UNKNOWN", "CLUSTERDOWN"])?;
-    // All over again, in peace: every script on every node.
-    for mut caller in callers {
-        let keys: Vec<String> = slots.iter().map(|slot| key_in_slot(*slot, "peace")).collect();
-        let calls = keys.iter().map(|key| encode(&["EVALSHA", &caller.hash, "1", key, "x"]));
-        caller.wire.send(&calls.collect::<Vec<_>>().concat())?;
-        for reply in caller.wire.replies(keys.len())? {
-            ensure!(reply.starts_with(b"*3"), "EVALSHA: {}", show(&reply));
-        }
-    }
-    Ok(())
+    })
 }
 
 const LIBRARY: &str =
@@ -217,6 +218,7 @@ fn killed(port: u16, nodes: &[Server]) -> Result<()> {
             portico_tests::live::wait_until(Duration::from_secs(5), "the script runs", || {
                 Ok(node.ask(&["DBSIZE"]).is_err_and(|error| format!("{error:#}").contains("BUSY")))
             })?;
+            sleep(Duration::from_millis(250)); // Portico too has to see that it runs long
             let mut waiters = Vec::new();
             for _ in 0..5 {
                 let mut waiter = Client::connect(port)?;
@@ -226,7 +228,11 @@ fn killed(port: u16, nodes: &[Server]) -> Result<()> {
             if nodes.len() > 1 {
                 let began = Instant::now();
                 other.expect(&format!("GET {}", tags[(at + 1) % tags.len()]), "$-1\r\n")?;
-                ensure!(began.elapsed() < Duration::from_millis(800), "others waited {:?}", began.elapsed());
+                ensure_timely!(
+                    began.elapsed() < Duration::from_millis(800),
+                    "others waited {:?}",
+                    began.elapsed()
+                );
             }
             let began = Instant::now();
             other.expect(kills, "+OK\r\n")?;
@@ -234,10 +240,12 @@ fn killed(port: u16, nodes: &[Server]) -> Result<()> {
             ensure!(reply.starts_with("-ERR ") && reply.contains("killed by user"), "the script: {reply}");
             for mut waiter in waiters {
                 let reply = waiter.reply()?;
-                ensure!(reply == b"$-1\r\n" || reply.starts_with(b"-BUSY "), "a GET: {}", show(&reply));
+                // A script that is not known to run long may have the connection that others use.
+                let behind = nodes.len() > 1 && at == 0 && reply == b"$-1\r\n";
+                ensure!(behind || reply.starts_with(b"-BUSY "), "a GET: {}", show(&reply));
                 waiter.expect(&format!("GET {tag}"), "$-1\r\n")?;
             }
-            ensure!(began.elapsed() < Duration::from_secs(2), "{kills} took {:?}", began.elapsed());
+            ensure_timely!(began.elapsed() < Duration::from_secs(2), "{kills} took {:?}", began.elapsed());
         }
     }
     Ok(())
@@ -245,9 +253,12 @@ fn killed(port: u16, nodes: &[Server]) -> Result<()> {
 
 #[test]
 fn a_script_that_does_not_end_is_killed() -> Result<()> {
-    let extra_args = ["--lua-time-limit", "100"].map(str::to_owned).to_vec();
-    let node_timeout = Duration::from_secs(10);
-    let cluster = Cluster::start(ClusterOptions { extra_args, node_timeout, ..ClusterOptions::default() })?;
-    let portico = Portico::start(&cluster, &[])?;
-    killed(portico.port(), cluster.nodes())
+    on_a_calm_machine(|| {
+        let extra_args = ["--lua-time-limit", "100"].map(str::to_owned).to_vec();
+        let node_timeout = Duration::from_secs(10);
+        let cluster =
+            Cluster::start(ClusterOptions { extra_args, node_timeout, ..ClusterOptions::default() })?;
+        let portico = Portico::start(&cluster, &[])?;
+        killed(portico.port(), cluster.nodes())
+    })
 }

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions, text};
 use portico_tests::live::{
     Direct, ErrorWords, Fate, Key, Kind, Losses, Witness, check_key, cut_connections, error_count, fail_over,
-    key_in_slot, shards, side_by_side, tags_in, to_and_fro, wait_until_master,
+    failing_over, key_in_slot, shards, side_by_side, tags_in, to_and_fro, wait_until_master,
 };
-use portico_tests::{Client, Frame, Portico, Random, encode, show};
+use portico_tests::{Client, Frame, Portico, Random, encode, ensure_timely, on_a_calm_machine, show};
 
 const MEMBERS: usize = 14;
 /// Bytes that a step adds to the text.
@@ -210,7 +210,7 @@ fn check(members: &mut [Member], mut direct: Direct, losses: &Losses) -> Result<
     let mut errors = ErrorWords::default();
     for member in members.iter_mut() {
         member.check(&mut direct, losses)?;
-        ensure!(member.acked > 20 && member.looks > 5, "{} did next to nothing", member.tag);
+        ensure_timely!(member.acked > 20 && member.looks > 5, "{} did next to nothing", member.tag);
         errors.merge(&member.errors);
     }
     let (acked, lost): (u64, u64) =
@@ -221,96 +221,100 @@ fn check(members: &mut [Member], mut direct: Direct, losses: &Losses) -> Result<
 
 #[test]
 fn the_same_on_a_redis() -> Result<()> {
-    let redis = Server::start(ServerOptions::default())?;
-    let tags = tags_in(&(0..=16_383), MEMBERS, "t");
-    let losses = Losses::default();
-    let work = |me: usize, stop: &AtomicBool| Member::new(me, redis.port(), &tags, None)?.work(&losses, stop);
-    let pause = || {
-        sleep(Duration::from_millis(800));
+    on_a_calm_machine(|| {
+        let redis = Server::start(ServerOptions::default())?;
+        let tags = tags_in(&(0..=16_383), MEMBERS, "t");
+        let losses = Losses::default();
+        let work =
+            |me: usize, stop: &AtomicBool| Member::new(me, redis.port(), &tags, None)?.work(&losses, stop);
+        let pause = || {
+            sleep(Duration::from_millis(800));
+            Ok(())
+        };
+        let (mut members, ()) = side_by_side(MEMBERS, work, pause)?;
+        check(&mut members, Direct::at(redis.address()), &losses)?.expect_only(&[])?;
+        // What comes between is noticed.
+        redis.ask(&["FLUSHALL"])?;
+        let tear = || {
+            sleep(Duration::from_millis(100));
+            redis.ask(&["RPUSH", &names(&tags[0])[1], "00000000,"])?;
+            sleep(Duration::from_millis(200));
+            Ok(())
+        };
+        ensure!(side_by_side(MEMBERS, work, tear).is_err(), "a torn transaction is not noticed");
         Ok(())
-    };
-    let (mut members, ()) = side_by_side(MEMBERS, work, pause)?;
-    check(&mut members, Direct::at(redis.address()), &losses)?.expect_only(&[])?;
-    // What comes between is noticed.
-    redis.ask(&["FLUSHALL"])?;
-    let tear = || {
-        sleep(Duration::from_millis(100));
-        redis.ask(&["RPUSH", &names(&tags[0])[1], "00000000,"])?;
-        sleep(Duration::from_millis(200));
-        Ok(())
-    };
-    ensure!(side_by_side(MEMBERS, work, tear).is_err(), "a torn transaction is not noticed");
-    Ok(())
+    })
 }
 
 #[test]
 fn transactions_are_whole_while_slots_move() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    let portico = Portico::start(&cluster, &["--tryagain-timeout", "200"])?;
-    let moved: Vec<u16> = (0..MEMBERS as u16 / 2).map(|number| 300 + number * 700).collect();
-    // Two of the crew in each slot that moves.
-    let tags: Vec<String> = (0..MEMBERS).map(|me| key_in_slot(moved[me / 2], &format!("t{me}-"))).collect();
-    let losses = Losses::default();
-    let work =
-        |me: usize, stop: &AtomicBool| Member::new(me, portico.port(), &tags, None)?.work(&losses, stop);
-    let faults = || to_and_fro(&cluster, &moved, [0, 1], Duration::from_secs(8));
-    let (mut members, keys) = side_by_side(MEMBERS, work, faults)?;
-    let errors = check(&mut members, Direct::new(&cluster)?, &losses)?;
-    let asked: u64 = error_count(&cluster.nodes()[0], "ASK")? + error_count(&cluster.nodes()[1], "ASK")?;
-    println!("transactions: {keys} keys moved, nodes answered ASK {asked}");
-    ensure!(asked > 0, "nobody was asked to go elsewhere");
-    errors.expect_only(&["TRYAGAIN"])
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        let portico = Portico::start(&cluster, &["--tryagain-timeout", "200"])?;
+        let moved: Vec<u16> = (0..MEMBERS as u16 / 2).map(|number| 300 + number * 700).collect();
+        // Two of the crew in each slot that moves.
+        let tags: Vec<String> =
+            (0..MEMBERS).map(|me| key_in_slot(moved[me / 2], &format!("t{me}-"))).collect();
+        let losses = Losses::default();
+        let work =
+            |me: usize, stop: &AtomicBool| Member::new(me, portico.port(), &tags, None)?.work(&losses, stop);
+        let faults = || to_and_fro(&cluster, &moved, [0, 1], Duration::from_secs(8));
+        let (mut members, keys) = side_by_side(MEMBERS, work, faults)?;
+        let errors = check(&mut members, Direct::new(&cluster)?, &losses)?;
+        let asked: u64 = error_count(&cluster.nodes()[0], "ASK")? + error_count(&cluster.nodes()[1], "ASK")?;
+        println!("transactions: {keys} keys moved, nodes answered ASK {asked}");
+        ensure_timely!(asked > 0, "nobody was asked to go elsewhere");
+        errors.expect_only(&["TRYAGAIN"])
+    })
 }
 
 #[test]
 fn transactions_are_whole_while_masters_change() -> Result<()> {
-    let node_timeout = Duration::from_millis(1500);
-    // With full coverage required, the nodes themselves refuse everything until the failover.
-    let extra_args = ["--cluster-require-full-coverage", "no"].map(str::to_owned).to_vec();
-    let options = ClusterOptions { replicas: 1, node_timeout, extra_args, ..ClusterOptions::default() };
-    let mut cluster = Cluster::start(options)?;
-    let portico = Portico::start(&cluster, &["--tryagain-timeout", "200"])?;
-    let shards = shards(&cluster, 3)?;
-    let moved = [6_000, 7_000, 8_000, 9_000];
-    // A third of the crew where the master is killed, a third where slots move, a third where a failover is called.
-    let tags: Vec<String> = (0..MEMBERS)
-        .map(|me| match me % 3 {
-            1 => key_in_slot(moved[me % 4], &format!("t{me}-")),
-            shard => tags_in(&shards[shard].slots, 1, &format!("t{me}-")).remove(0),
-        })
-        .collect();
-    let losses = Losses::default();
-    let (killed, confirmed_by) = (&shards[0], cluster.nodes()[0].address());
-    let work = |me: usize, stop: &AtomicBool| {
-        let witness = me
-            .is_multiple_of(3)
-            .then(|| Witness::new(&confirmed_by, killed.slots.clone(), &tags[me]))
-            .transpose()?;
-        Member::new(me, portico.port(), &tags, witness)?.work(&losses, stop)
-    };
-    let faults = || {
-        sleep(Duration::from_secs(1));
-        let mut keys = to_and_fro(&cluster, &moved, [1, 2], Duration::from_secs(2))?;
-        fail_over(&cluster, [2, 5])?;
-        for _ in 0..10 {
-            cut_connections(&cluster, &[1, 5])?;
-            sleep(Duration::from_millis(70));
-        }
-        keys += to_and_fro(&cluster, &moved, [1, 5], Duration::from_secs(1))?;
-        let at = Instant::now();
-        cluster.node(0).kill()?;
-        losses.allow(Instant::now() + Duration::from_millis(300), killed.slots.clone());
-        wait_until_master(&cluster, 3)?;
-        let recovered = at.elapsed();
-        keys += to_and_fro(&cluster, &moved, [1, 3], Duration::from_secs(2))?;
-        Ok((keys, recovered))
-    };
-    let (mut members, (keys, recovered)) = side_by_side(MEMBERS, work, faults)?;
-    let errors = check(&mut members, Direct::new(&cluster)?, &losses)?;
-    println!("transactions: {keys} keys moved, killed and replaced in {recovered:?}");
-    errors.expect_only(&["UNKNOWN", "TRYAGAIN", "CLUSTERDOWN"])?;
-    let bystanders = members.iter().enumerate().filter(|(me, _)| !me.is_multiple_of(3));
-    let mut noticed = ErrorWords::default();
-    bystanders.for_each(|(_, member)| noticed.merge(&member.errors));
-    noticed.expect_only(&["TRYAGAIN", "UNKNOWN"])
+    on_a_calm_machine(|| {
+        let mut cluster = Cluster::start(failing_over())?;
+        let portico = Portico::start(&cluster, &["--tryagain-timeout", "200"])?;
+        let shards = shards(&cluster, 3)?;
+        let moved = [6_000, 7_000, 8_000, 9_000];
+        // A third of the crew where the master is killed, a third where slots move, a third where a failover is called.
+        let tags: Vec<String> = (0..MEMBERS)
+            .map(|me| match me % 3 {
+                1 => key_in_slot(moved[me % 4], &format!("t{me}-")),
+                shard => tags_in(&shards[shard].slots, 1, &format!("t{me}-")).remove(0),
+            })
+            .collect();
+        let losses = Losses::default();
+        let (killed, confirmed_by) = (&shards[0], cluster.nodes()[0].address());
+        let work = |me: usize, stop: &AtomicBool| {
+            let witness = me
+                .is_multiple_of(3)
+                .then(|| Witness::new(&confirmed_by, killed.slots.clone(), &tags[me]))
+                .transpose()?;
+            Member::new(me, portico.port(), &tags, witness)?.work(&losses, stop)
+        };
+        let faults = || {
+            sleep(Duration::from_secs(1));
+            let mut keys = to_and_fro(&cluster, &moved, [1, 2], Duration::from_secs(2))?;
+            fail_over(&cluster, [2, 5])?;
+            for _ in 0..10 {
+                cut_connections(&cluster, &[1, 5])?;
+                sleep(Duration::from_millis(70));
+            }
+            keys += to_and_fro(&cluster, &moved, [1, 5], Duration::from_secs(1))?;
+            let at = Instant::now();
+            cluster.node(0).kill()?;
+            losses.allow(Instant::now() + Duration::from_millis(300), killed.slots.clone());
+            wait_until_master(&cluster, 3)?;
+            let recovered = at.elapsed();
+            keys += to_and_fro(&cluster, &moved, [1, 3], Duration::from_secs(2))?;
+            Ok((keys, recovered))
+        };
+        let (mut members, (keys, recovered)) = side_by_side(MEMBERS, work, faults)?;
+        let errors = check(&mut members, Direct::new(&cluster)?, &losses)?;
+        println!("transactions: {keys} keys moved, killed and replaced in {recovered:?}");
+        errors.expect_only(&["UNKNOWN", "TRYAGAIN", "CLUSTERDOWN"])?;
+        let bystanders = members.iter().enumerate().filter(|(me, _)| !me.is_multiple_of(3));
+        let mut noticed = ErrorWords::default();
+        bystanders.for_each(|(_, member)| noticed.merge(&member.errors));
+        noticed.expect_only(&["TRYAGAIN", "UNKNOWN"])
+    })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
 use portico_tests::live::{SlotMove, error_count, key_in_slot, open_slot, wait_until};
-use portico_tests::{Client, Portico, encode};
+use portico_tests::{Client, Portico, encode, ensure_timely, on_a_calm_machine};
 
 const CROWD: usize = 1000;
 /// Slots of three shards.
@@ -27,52 +27,56 @@ fn wait_for_waiting(nodes: &[Server], count: usize) -> Result<()> {
 
 #[test]
 fn whoever_waits_while_his_slot_opens_is_woken_by_a_push_at_the_target() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    let portico = Portico::start(&cluster, &[])?;
-    let (nodes, mut pusher) = (cluster.nodes(), portico.client()?);
-    let cases = [
-        ("BLPOP KEY 10", "RPUSH KEY e", "*2\\r\\n"),
-        ("BRPOP KEY 0", "LPUSH KEY e", "*2\\r\\n"),
-        ("BLMPOP 10 1 KEY LEFT", "RPUSH KEY e", "*2\\r\\n"),
-        ("BZPOPMIN KEY 10", "ZADD KEY 1 e", "*3\\r\\n"),
-        ("XREAD BLOCK 10000 STREAMS KEY $", "XADD KEY 1-1 field e", "*1\\r\\n"),
-    ];
-    for (number, (waits, pushes, due)) in (0u16..).zip(cases) {
-        let slot = 1_000 + number;
-        let key = key_in_slot(slot, "waits");
-        let mut waiter = portico.client()?;
-        waiter.send(&portico_tests::encode_line(&waits.replace("KEY", &key)))?;
-        wait_for_waiting(nodes, 1)?;
-        let asked = error_count(&nodes[0], "ASK")?;
-        open_slot(&nodes[0], &nodes[1], slot)?;
-        sleep(Duration::from_millis(100));
-        ensure!(waiter.within(Duration::from_millis(10))?.is_none(), "{waits}: it was told of the move");
-        let pushed = Instant::now();
-        let reply = pusher.text(&pushes.replace("KEY", &key))?;
-        let woken = waiter.within(Duration::from_secs(1))?;
-        let woken =
-            portico_tests::show(&woken.with_context(|| format!("{pushes} ({reply}) did not wake {waits}"))?);
-        println!("waiting: {waits}: woken after {:?}", pushed.elapsed());
-        ensure!(woken.starts_with(due) && woken.contains("$1\\r\\ne\\r\\n"), "{waits}: {woken}");
-        ensure!(error_count(&nodes[0], "ASK")? > asked, "{pushes} did not go by ASK");
-        wait_for_waiting(nodes, 0)?;
-    }
-    // And when the slot is another node's for good.
-    for (number, (waits, pushes, due)) in (0u16..).zip(cases) {
-        let slot = 2_000 + number;
-        let key = key_in_slot(slot, "waits");
-        let mut waiter = portico.client()?;
-        waiter.send(&portico_tests::encode_line(&waits.replace("KEY", &key)))?;
-        wait_for_waiting(nodes, 1)?;
-        SlotMove { cluster: &cluster, pause: Duration::from_millis(1) }.run(slot, 0, 2)?;
-        let reply = pusher.text(&pushes.replace("KEY", &key))?;
-        let woken = waiter.within(Duration::from_secs(1))?;
-        let woken =
-            portico_tests::show(&woken.with_context(|| format!("{pushes} ({reply}) did not wake {waits}"))?);
-        ensure!(woken.starts_with(due) && woken.contains("$1\\r\\ne\\r\\n"), "{waits}: {woken}");
-        wait_for_waiting(nodes, 0)?;
-    }
-    Ok(())
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        let portico = Portico::start(&cluster, &[])?;
+        let (nodes, mut pusher) = (cluster.nodes(), portico.client()?);
+        let cases = [
+            ("BLPOP KEY 10", "RPUSH KEY e", "*2\\r\\n"),
+            ("BRPOP KEY 0", "LPUSH KEY e", "*2\\r\\n"),
+            ("BLMPOP 10 1 KEY LEFT", "RPUSH KEY e", "*2\\r\\n"),
+            ("BZPOPMIN KEY 10", "ZADD KEY 1 e", "*3\\r\\n"),
+            ("XREAD BLOCK 10000 STREAMS KEY $", "XADD KEY 1-1 field e", "*1\\r\\n"),
+        ];
+        for (number, (waits, pushes, due)) in (0u16..).zip(cases) {
+            let slot = 1_000 + number;
+            let key = key_in_slot(slot, "waits");
+            let mut waiter = portico.client()?;
+            waiter.send(&portico_tests::encode_line(&waits.replace("KEY", &key)))?;
+            wait_for_waiting(nodes, 1)?;
+            let asked = error_count(&nodes[0], "ASK")?;
+            open_slot(&nodes[0], &nodes[1], slot)?;
+            sleep(Duration::from_millis(100));
+            ensure!(waiter.within(Duration::from_millis(10))?.is_none(), "{waits}: it was told of the move");
+            let pushed = Instant::now();
+            let reply = pusher.text(&pushes.replace("KEY", &key))?;
+            let woken = waiter.within(Duration::from_secs(1))?;
+            let woken = portico_tests::show(
+                &woken.with_context(|| format!("{pushes} ({reply}) did not wake {waits}"))?,
+            );
+            println!("waiting: {waits}: woken after {:?}", pushed.elapsed());
+            ensure!(woken.starts_with(due) && woken.contains("$1\\r\\ne\\r\\n"), "{waits}: {woken}");
+            ensure!(error_count(&nodes[0], "ASK")? > asked, "{pushes} did not go by ASK");
+            wait_for_waiting(nodes, 0)?;
+        }
+        // And when the slot is another node's for good.
+        for (number, (waits, pushes, due)) in (0u16..).zip(cases) {
+            let slot = 2_000 + number;
+            let key = key_in_slot(slot, "waits");
+            let mut waiter = portico.client()?;
+            waiter.send(&portico_tests::encode_line(&waits.replace("KEY", &key)))?;
+            wait_for_waiting(nodes, 1)?;
+            SlotMove { cluster: &cluster, pause: Duration::from_millis(1) }.run(slot, 0, 2)?;
+            let reply = pusher.text(&pushes.replace("KEY", &key))?;
+            let woken = waiter.within(Duration::from_secs(1))?;
+            let woken = portico_tests::show(
+                &woken.with_context(|| format!("{pushes} ({reply}) did not wake {waits}"))?,
+            );
+            ensure!(woken.starts_with(due) && woken.contains("$1\\r\\ne\\r\\n"), "{waits}: {woken}");
+            wait_for_waiting(nodes, 0)?;
+        }
+        Ok(())
+    })
 }
 
 /// How long a GET takes: in the middle, and at most.
@@ -104,8 +108,11 @@ fn crowd(port: u16, nodes: &[Server], portico: Option<&Portico>) -> Result<()> {
     println!("waiting: GET {alone:?} alone, {beside:?} beside {CROWD} that wait; {before} threads, {after}");
     // A few for what has to do with names and time, none for who waits.
     ensure!(after <= before + 4, "{after} threads instead of {before}");
-    ensure!(beside.0 < alone.0 * 5 + Duration::from_millis(3), "GET takes {beside:?} instead of {alone:?}");
-    ensure!(beside.1 < Duration::from_secs(1), "a GET took {beside:?}");
+    ensure_timely!(
+        beside.0 < alone.0 * 5 + Duration::from_millis(3),
+        "GET takes {beside:?} instead of {alone:?}"
+    );
+    ensure_timely!(beside.1 < Duration::from_secs(1), "a GET took {beside:?}");
     let began = Instant::now();
     let pushes = (0..CROWD).map(|number| encode(&["RPUSH", &format!("crowd:{number}"), "e"]));
     client.send(&pushes.collect::<Vec<_>>().concat())?;
@@ -116,15 +123,17 @@ fn crowd(port: u16, nodes: &[Server], portico: Option<&Portico>) -> Result<()> {
         ensure!(waiter.reply()? == due.as_bytes(), "{key}: another reply");
     }
     println!("waiting: all woken after {:?}", began.elapsed());
-    ensure!(began.elapsed() < Duration::from_secs(5), "all woken only after {:?}", began.elapsed());
+    ensure_timely!(began.elapsed() < Duration::from_secs(5), "all woken only after {:?}", began.elapsed());
     wait_for_waiting(nodes, 0)
 }
 
 #[test]
 fn a_thousand_that_wait_do_not_slow_others() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    let portico = Portico::start(&cluster, &[])?;
-    crowd(portico.port(), cluster.nodes(), Some(&portico))
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        let portico = Portico::start(&cluster, &[])?;
+        crowd(portico.port(), cluster.nodes(), Some(&portico))
+    })
 }
 
 /// CLIENT UNBLOCK, and clients that are gone: nobody takes what is pushed afterwards.
@@ -169,15 +178,19 @@ fn sent_away(port: u16, nodes: &[Server]) -> Result<()> {
 
 #[test]
 fn who_is_sent_away_or_leaves_takes_nothing() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    sent_away(Portico::start(&cluster, &[])?.port(), cluster.nodes())
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        sent_away(Portico::start(&cluster, &[])?.port(), cluster.nodes())
+    })
 }
 
 #[test]
 fn the_same_on_a_redis() -> Result<()> {
-    let redis = Server::start(ServerOptions::default())?;
-    crowd(redis.port(), std::slice::from_ref(&redis), None)?;
-    sent_away(redis.port(), std::slice::from_ref(&redis))
+    on_a_calm_machine(|| {
+        let redis = Server::start(ServerOptions::default())?;
+        crowd(redis.port(), std::slice::from_ref(&redis), None)?;
+        sent_away(redis.port(), std::slice::from_ref(&redis))
+    })
 }
 
 /// WAIT says 1, 0 while the replica of `stopped` is stopped, and 1.
@@ -194,7 +207,7 @@ fn wait_counts(port: u16, stopped: &Server, keys: &[String], other: Option<&str>
         let began = Instant::now();
         client.expect("WAIT 1 400", ":0\r\n")?;
         let took = began.elapsed();
-        ensure!((380..3000).contains(&took.as_millis()), "WAIT 1 400 took {took:?}");
+        ensure_timely!((380..3000).contains(&took.as_millis()), "WAIT 1 400 took {took:?}");
         if let Some(key) = other {
             let mut elsewhere = Client::connect(port)?;
             elsewhere.expect(&format!("SET {key} 1"), "+OK\r\n")?;
@@ -211,23 +224,28 @@ fn wait_counts(port: u16, stopped: &Server, keys: &[String], other: Option<&str>
 
 #[test]
 fn wait_counts_the_replicas_of_every_shard_written_to() -> Result<()> {
-    // A replica that is stopped for a moment is not to be held for failed.
-    let node_timeout = Duration::from_secs(8);
-    let cluster = Cluster::start(ClusterOptions { replicas: 1, node_timeout, ..ClusterOptions::default() })?;
-    let portico = Portico::start(&cluster, &[])?;
-    let keys = APART.map(|slot| key_in_slot(slot, "written"));
-    wait_counts(portico.port(), &cluster.nodes()[3], &keys[..1], Some(&keys[1]))?;
-    // Of several shards the one that is worst off counts.
-    wait_counts(portico.port(), &cluster.nodes()[4], &keys, None)
+    on_a_calm_machine(|| {
+        // A replica that is stopped for a moment is not to be held for failed.
+        let node_timeout = Duration::from_secs(8);
+        let cluster =
+            Cluster::start(ClusterOptions { replicas: 1, node_timeout, ..ClusterOptions::default() })?;
+        let portico = Portico::start(&cluster, &[])?;
+        let keys = APART.map(|slot| key_in_slot(slot, "written"));
+        wait_counts(portico.port(), &cluster.nodes()[3], &keys[..1], Some(&keys[1]))?;
+        // Of several shards the one that is worst off counts.
+        wait_counts(portico.port(), &cluster.nodes()[4], &keys, None)
+    })
 }
 
 #[test]
 fn wait_counts_the_same_on_a_redis() -> Result<()> {
-    let redis = Server::start(ServerOptions::default())?;
-    let args = ["--replicaof", "127.0.0.1", &redis.port().to_string()].map(str::to_owned).to_vec();
-    let replica = Server::start(ServerOptions { args, ..ServerOptions::default() })?;
-    wait_until(Duration::from_secs(10), "the replica is in step", || {
-        Ok(replica.ask(&["INFO", "replication"])?.contains("master_link_status:up"))
-    })?;
-    wait_counts(redis.port(), &replica, &["written".to_owned()], None)
+    on_a_calm_machine(|| {
+        let redis = Server::start(ServerOptions::default())?;
+        let args = ["--replicaof", "127.0.0.1", &redis.port().to_string()].map(str::to_owned).to_vec();
+        let replica = Server::start(ServerOptions { args, ..ServerOptions::default() })?;
+        wait_until(Duration::from_secs(10), "the replica is in step", || {
+            Ok(replica.ask(&["INFO", "replication"])?.contains("master_link_status:up"))
+        })?;
+        wait_counts(redis.port(), &replica, &["written".to_owned()], None)
+    })
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions, text};
 use portico_tests::live::{
-    Direct, ErrorWords, cut_connections, error_count, fail_over, key_in_slot, shards, side_by_side, tags_in,
-    to_and_fro, wait_until_master,
+    Direct, ErrorWords, cut_connections, error_count, fail_over, failing_over, key_in_slot, shards,
+    side_by_side, tags_in, to_and_fro, wait_until_master,
 };
-use portico_tests::{Client, Frame, Portico, Random, encode, show};
+use portico_tests::{Client, Frame, Portico, Random, encode, ensure_timely, on_a_calm_machine, show};
 
 const MEMBERS: usize = 12;
 
@@ -132,7 +132,7 @@ fn check_exact(tallies: &[Tally], finals: &[u64]) -> Result<()> {
     let (wins, unknown) = (sum(|tally| tally.wins.len()), sum(|tally| tally.unknown.len()));
     let refused = sum(|tally| tally.refused as usize);
     println!("watch: {wins} counted, {refused} refused, {unknown} unknown, {}", errors(tallies));
-    ensure!(wins > 200 && refused > 20, "too little came of it");
+    ensure_timely!(wins > 200 && refused > 20, "too little came of it");
     Ok(())
 }
 
@@ -191,113 +191,123 @@ fn steady(port: u16) -> Result<()> {
 
 #[test]
 fn the_same_on_a_redis() -> Result<()> {
-    let redis = Server::start(ServerOptions::default())?;
-    steady(redis.port())?;
-    let counters = tags_in(&(0..=16_383), 3, "count");
-    let pause = || {
-        sleep(Duration::from_millis(1000));
+    on_a_calm_machine(|| {
+        let redis = Server::start(ServerOptions::default())?;
+        steady(redis.port())?;
+        let counters = tags_in(&(0..=16_383), 3, "count");
+        let pause = || {
+            sleep(Duration::from_millis(1000));
+            Ok(())
+        };
+        for guarded in [true, false] {
+            redis.ask(&["FLUSHALL"])?;
+            let work = |me: usize, stop: &AtomicBool| contend(me, redis.port(), &counters, guarded, stop);
+            let (tallies, ()) = side_by_side(MEMBERS, work, pause)?;
+            let finals = counts(&mut Direct::at(redis.address()), &counters)?;
+            let checked = check_exact(&tallies, &finals);
+            ensure!(guarded == checked.is_ok(), "guarded: {guarded}, {checked:?}");
+        }
         Ok(())
-    };
-    for guarded in [true, false] {
-        redis.ask(&["FLUSHALL"])?;
-        let work = |me: usize, stop: &AtomicBool| contend(me, redis.port(), &counters, guarded, stop);
-        let (tallies, ()) = side_by_side(MEMBERS, work, pause)?;
-        let finals = counts(&mut Direct::at(redis.address()), &counters)?;
-        let checked = check_exact(&tallies, &finals);
-        ensure!(guarded == checked.is_ok(), "guarded: {guarded}, {checked:?}");
-    }
-    Ok(())
+    })
 }
 
 #[test]
 fn a_watch_guards_what_it_must_and_nothing_else() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    steady(Portico::start(&cluster, &[])?.port())
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        steady(Portico::start(&cluster, &[])?.port())
+    })
 }
 
 #[test]
 fn counts_are_exact_while_slots_move() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::default())?;
-    let portico = Portico::start(&cluster, &[])?;
-    let moved = [200, 1_200, 2_200, 3_200];
-    let counters: Vec<String> =
-        moved.iter().chain(&[12_000]).map(|&slot| key_in_slot(slot, "count")).collect();
-    let work = |me: usize, stop: &AtomicBool| contend(me, portico.port(), &counters, true, stop);
-    let faults = || to_and_fro(&cluster, &moved, [0, 1], Duration::from_secs(7));
-    let (tallies, keys) = side_by_side(MEMBERS, work, faults)?;
-    let asked: u64 = error_count(&cluster.nodes()[0], "ASK")? + error_count(&cluster.nodes()[1], "ASK")?;
-    let redirected: u64 =
-        error_count(&cluster.nodes()[0], "MOVED")? + error_count(&cluster.nodes()[1], "MOVED")?;
-    println!("watch: {keys} keys moved, nodes answered ASK {asked}, MOVED {redirected}");
-    ensure!(keys > 20 && asked + redirected > 0, "nothing was provoked");
-    check_exact(&tallies, &counts(&mut Direct::new(&cluster)?, &counters)?)?;
-    errors(&tallies).expect_only(&[])
+    on_a_calm_machine(|| {
+        let cluster = Cluster::start(ClusterOptions::default())?;
+        let portico = Portico::start(&cluster, &[])?;
+        let moved = [200, 1_200, 2_200, 3_200];
+        let counters: Vec<String> =
+            moved.iter().chain(&[12_000]).map(|&slot| key_in_slot(slot, "count")).collect();
+        let work = |me: usize, stop: &AtomicBool| contend(me, portico.port(), &counters, true, stop);
+        let faults = || to_and_fro(&cluster, &moved, [0, 1], Duration::from_secs(7));
+        let (tallies, keys) = side_by_side(MEMBERS, work, faults)?;
+        let asked: u64 = error_count(&cluster.nodes()[0], "ASK")? + error_count(&cluster.nodes()[1], "ASK")?;
+        let redirected: u64 =
+            error_count(&cluster.nodes()[0], "MOVED")? + error_count(&cluster.nodes()[1], "MOVED")?;
+        println!("watch: {keys} keys moved, nodes answered ASK {asked}, MOVED {redirected}");
+        ensure_timely!(keys > 20 && asked + redirected > 0, "nothing was provoked");
+        check_exact(&tallies, &counts(&mut Direct::new(&cluster)?, &counters)?)?;
+        errors(&tallies).expect_only(&[])
+    })
 }
 
 #[test]
 fn counts_are_exact_while_masters_change() -> Result<()> {
-    let node_timeout = Duration::from_millis(1500);
-    // With full coverage required, the nodes themselves refuse everything until the failover.
-    let extra_args = ["--cluster-require-full-coverage", "no"].map(str::to_owned).to_vec();
-    let options = ClusterOptions { replicas: 1, node_timeout, extra_args, ..ClusterOptions::default() };
-    let mut cluster = Cluster::start(options)?;
-    let portico = Portico::start(&cluster, &[])?;
-    let counters: Vec<String> = shards(&cluster, 3)?
-        .iter()
-        .flat_map(|shard| tags_in(&shard.slots, 2, &format!("count{}-", shard.index)))
-        .collect();
-    let work = |me: usize, stop: &AtomicBool| contend(me, portico.port(), &counters, true, stop);
+    on_a_calm_machine(|| {
+        let mut cluster = Cluster::start(failing_over())?;
+        let portico = Portico::start(&cluster, &[])?;
+        let counters: Vec<String> = shards(&cluster, 3)?
+            .iter()
+            .flat_map(|shard| tags_in(&shard.slots, 2, &format!("count{}-", shard.index)))
+            .collect();
+        let work = |me: usize, stop: &AtomicBool| contend(me, portico.port(), &counters, true, stop);
 
-    // A failover that is called loses nothing.
-    let faults = || -> Result<()> {
-        for pair in [[0, 3], [1, 4], [2, 5]] {
+        // A failover that is called loses nothing.
+        let faults = || -> Result<()> {
+            for pair in [[0, 3], [1, 4], [2, 5]] {
+                sleep(Duration::from_millis(700));
+                fail_over(&cluster, pair)?;
+            }
+            for _ in 0..10 {
+                cut_connections(&cluster, &[3, 4, 5])?;
+                sleep(Duration::from_millis(70));
+            }
             sleep(Duration::from_millis(700));
-            fail_over(&cluster, pair)?;
-        }
-        for _ in 0..10 {
-            cut_connections(&cluster, &[3, 4, 5])?;
-            sleep(Duration::from_millis(70));
-        }
-        sleep(Duration::from_millis(700));
-        Ok(())
-    };
-    let (tallies, ()) = side_by_side(MEMBERS, work, faults)?;
-    let mut direct = Direct::new(&cluster)?;
-    check_exact(&tallies, &counts(&mut direct, &counters)?)?;
-    errors(&tallies).expect_only(&["UNKNOWN"])?;
+            Ok(())
+        };
+        let (tallies, ()) = side_by_side(MEMBERS, work, faults)?;
+        let mut direct = Direct::new(&cluster)?;
+        check_exact(&tallies, &counts(&mut direct, &counters)?)?;
+        errors(&tallies).expect_only(&["UNKNOWN"])?;
 
-    // What a master had not yet told its replica when it was killed is lost; node 3 is the first shard's by now.
-    counters.iter().try_for_each(|key| direct.call(&["DEL", key]).map(drop))?;
-    let faults = || -> Result<_> {
-        sleep(Duration::from_secs(1));
-        let confirmed = counts(&mut direct, &counters)?;
-        let mut master = cluster.nodes()[3].connect()?;
-        master.ask(&["SET", &format!("{{{}}}confirm", counters[0]), "1"])?;
-        ensure!(master.ask(&["WAIT", "1", "2000"])? == "1", "the replica is behind");
-        let killed = Instant::now();
-        cluster.node(3).kill()?;
-        wait_until_master(&cluster, 0)?;
-        sleep(Duration::from_secs(1));
-        let replaced = Instant::now();
-        sleep(Duration::from_secs(2));
-        Ok((confirmed, killed, replaced))
-    };
-    let (tallies, (confirmed, killed, replaced)) = side_by_side(MEMBERS, work, faults)?;
-    let finals = counts(&mut Direct::new(&cluster)?, &counters)?;
-    let wins = || tallies.iter().flat_map(|tally| &tally.wins);
-    println!("watch: killed; {} counted, {}", wins().count(), errors(&tallies));
-    errors(&tallies).expect_only(&["UNKNOWN", "CLUSTERDOWN"])?;
-    check_wins(wins().filter(|win| win.acked < killed))?;
-    let later = check_wins(wins().filter(|win| win.sent > replaced))?;
-    for (counter, (&count, &confirmed)) in finals.iter().zip(&confirmed).enumerate() {
-        let later = later.get(&counter).context("nobody counted it up after the failover")?;
-        let (first, last) = (later.first().copied().unwrap_or(0), later.last().copied().unwrap_or(0));
-        ensure!(first > confirmed, "counter {counter} is at {first}, but a replica had {confirmed}");
-        ensure!(last <= count, "counter {counter} is {count} although it was set to {last}");
-        let acked = wins().filter(|win| win.counter == counter).count();
-        let unknown =
-            tallies.iter().flat_map(|tally| &tally.unknown).filter(|unknown| unknown.0 == counter).count();
-        ensure!(count <= (acked + unknown) as u64, "counter {counter} is {count} of {acked} and {unknown}");
-    }
-    Ok(())
+        // What a master had not yet told its replica when it was killed is lost; node 3 is the first shard's by now.
+        counters.iter().try_for_each(|key| direct.call(&["DEL", key]).map(drop))?;
+        let faults = || -> Result<_> {
+            sleep(Duration::from_secs(1));
+            let confirmed = counts(&mut direct, &counters)?;
+            let mut master = cluster.nodes()[3].connect()?;
+            master.ask(&["SET", &format!("{{{}}}confirm", counters[0]), "1"])?;
+            ensure!(master.ask(&["WAIT", "1", "2000"])? == "1", "the replica is behind");
+            let killed = Instant::now();
+            cluster.node(3).kill()?;
+            wait_until_master(&cluster, 0)?;
+            sleep(Duration::from_secs(1));
+            let replaced = Instant::now();
+            sleep(Duration::from_secs(2));
+            Ok((confirmed, killed, replaced))
+        };
+        let (tallies, (confirmed, killed, replaced)) = side_by_side(MEMBERS, work, faults)?;
+        let finals = counts(&mut Direct::new(&cluster)?, &counters)?;
+        let wins = || tallies.iter().flat_map(|tally| &tally.wins);
+        println!("watch: killed; {} counted, {}", wins().count(), errors(&tallies));
+        errors(&tallies).expect_only(&["UNKNOWN", "CLUSTERDOWN"])?;
+        check_wins(wins().filter(|win| win.acked < killed))?;
+        let later = check_wins(wins().filter(|win| win.sent > replaced))?;
+        for (counter, (&count, &confirmed)) in finals.iter().zip(&confirmed).enumerate() {
+            let later = later.get(&counter).context("nobody counted it up after the failover")?;
+            let (first, last) = (later.first().copied().unwrap_or(0), later.last().copied().unwrap_or(0));
+            ensure!(first > confirmed, "counter {counter} is at {first}, but a replica had {confirmed}");
+            ensure!(last <= count, "counter {counter} is {count} although it was set to {last}");
+            let acked = wins().filter(|win| win.counter == counter).count();
+            let unknown = tallies
+                .iter()
+                .flat_map(|tally| &tally.unknown)
+                .filter(|unknown| unknown.0 == counter)
+                .count();
+            ensure!(
+                count <= (acked + unknown) as u64,
+                "counter {counter} is {count} of {acked} and {unknown}"
+            );
+        }
+        Ok(())
+    })
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Port, Server};
 use portico_slots::{Address, Slot, slot};
-use portico_tests::{Client, Portico};
+use portico_tests::{Client, Portico, ensure_timely, on_a_calm_machine};
 
 /// A key for each shard of three.
 const KEYS: [&str; 3] = ["b", "c", "a"];
@@ -107,24 +107,26 @@ fn addresses_that_cannot_be_reached_from_here_are_mapped() -> Result<()> {
 
 #[test]
 fn a_node_that_moves_to_another_port_is_found() -> Result<()> {
-    let cluster = three_masters()?;
-    let portico = Portico::start(&cluster, &["--refresh-interval", "200"])?;
-    let mut client = portico.client()?;
-    serves_all(&mut client)?;
-    let index = owner(&cluster, slot(b"a"))?;
-    let port = Port::reserve()?;
-    let old = cluster.nodes()[index].port();
-    let mut direct = cluster.nodes()[index].connect()?;
-    direct.ask(&["CONFIG", "SET", "port", &port.number().to_string()])?;
-    direct.ask(&["CONFIG", "SET", "cluster-announce-port", &port.number().to_string()])?;
-    portico.wait_for_log(&port.number().to_string(), Duration::from_secs(10))?;
-    direct.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])?;
-    let began = Instant::now();
-    serves_all(&mut client)?;
-    ensure!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
-    // Where the sandbox looks for it when it ends.
-    direct.ask(&["CONFIG", "SET", "port", &old.to_string()])?;
-    Ok(())
+    on_a_calm_machine(|| {
+        let cluster = three_masters()?;
+        let portico = Portico::start(&cluster, &["--refresh-interval", "200"])?;
+        let mut client = portico.client()?;
+        serves_all(&mut client)?;
+        let index = owner(&cluster, slot(b"a"))?;
+        let port = Port::reserve()?;
+        let old = cluster.nodes()[index].port();
+        let mut direct = cluster.nodes()[index].connect()?;
+        direct.ask(&["CONFIG", "SET", "port", &port.number().to_string()])?;
+        direct.ask(&["CONFIG", "SET", "cluster-announce-port", &port.number().to_string()])?;
+        portico.wait_for_log(&port.number().to_string(), Duration::from_secs(10))?;
+        direct.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])?;
+        let began = Instant::now();
+        serves_all(&mut client)?;
+        ensure_timely!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+        // Where the sandbox looks for it when it ends.
+        direct.ask(&["CONFIG", "SET", "port", &old.to_string()])?;
+        Ok(())
+    })
 }
 
 #[test]
@@ -145,33 +147,38 @@ fn requests_wait_for_a_master_that_restarts() -> Result<()> {
 
 #[test]
 fn a_shard_that_stays_away_is_told_after_the_failover_timeout_and_slows_nobody() -> Result<()> {
-    let options = ClusterOptions {
-        node_timeout: Duration::from_secs(2),
-        extra_args: ["--cluster-require-full-coverage", "no"].map(String::from).to_vec(),
-        ..ClusterOptions::default()
-    };
-    let mut cluster = Cluster::start(options)?;
-    let portico = Portico::start(&cluster, &["--failover-timeout", "1500"])?;
-    let (mut client, mut other) = (portico.client()?, portico.client()?);
-    serves_all(&mut client)?;
-    let index = owner(&cluster, slot(b"a"))?;
-    cluster.node(index).kill()?;
-    let began = Instant::now();
-    client.send(&portico_tests::encode(&["GET", "a"]).repeat(20))?;
-    let mut worst = Duration::ZERO;
-    while began.elapsed() < Duration::from_secs(1) {
-        let asked = Instant::now();
-        other.expect("GET b", "$1\r\nb\r\n")?;
-        worst = worst.max(asked.elapsed());
-    }
-    ensure!(worst < Duration::from_millis(300), "another shard's client waited {worst:?}");
-    for reply in client.replies(20)? {
-        ensure!(reply.starts_with(b"-CLUSTERDOWN "), "{}", String::from_utf8_lossy(&reply));
-    }
-    let waited = began.elapsed();
-    ensure!(waited > Duration::from_millis(1400) && waited < Duration::from_secs(6), "told after {waited:?}");
-    // The connection is as good as before.
-    client.expect("GET b", "$1\r\nb\r\n")
+    on_a_calm_machine(|| {
+        let options = ClusterOptions {
+            node_timeout: Duration::from_secs(2),
+            extra_args: ["--cluster-require-full-coverage", "no"].map(String::from).to_vec(),
+            ..ClusterOptions::default()
+        };
+        let mut cluster = Cluster::start(options)?;
+        let portico = Portico::start(&cluster, &["--failover-timeout", "1500"])?;
+        let (mut client, mut other) = (portico.client()?, portico.client()?);
+        serves_all(&mut client)?;
+        let index = owner(&cluster, slot(b"a"))?;
+        cluster.node(index).kill()?;
+        let began = Instant::now();
+        client.send(&portico_tests::encode(&["GET", "a"]).repeat(20))?;
+        let mut worst = Duration::ZERO;
+        while began.elapsed() < Duration::from_secs(1) {
+            let asked = Instant::now();
+            other.expect("GET b", "$1\r\nb\r\n")?;
+            worst = worst.max(asked.elapsed());
+        }
+        ensure_timely!(worst < Duration::from_millis(300), "another shard's client waited {worst:?}");
+        for reply in client.replies(20)? {
+            ensure!(reply.starts_with(b"-CLUSTERDOWN "), "{}", String::from_utf8_lossy(&reply));
+        }
+        let waited = began.elapsed();
+        ensure_timely!(
+            waited > Duration::from_millis(1400) && waited < Duration::from_secs(6),
+            "told after {waited:?}"
+        );
+        // The connection is as good as before.
+        client.expect("GET b", "$1\r\nb\r\n")
+    })
 }
 
 #[test]

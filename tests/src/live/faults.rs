@@ -4,9 +4,20 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use portico::sandbox::Cluster;
+use portico::sandbox::{Cluster, ClusterOptions};
 
 use super::{SlotMove, master_index, wait_until};
+
+/// Until a master is missed by the others, in [`failing_over`].
+pub const NODE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// A cluster in which a replica soon takes over for a killed master, and in which the other masters serve meanwhile:
+/// with full coverage required, the nodes themselves would refuse everything until then.
+#[must_use]
+pub fn failing_over() -> ClusterOptions {
+    let extra_args = ["--cluster-require-full-coverage", "no"].map(str::to_owned).to_vec();
+    ClusterOptions { replicas: 1, node_timeout: NODE_TIMEOUT, extra_args, ..ClusterOptions::default() }
+}
 
 /// Pause before each key of a slot that moves, and at both ends.
 const PAUSE: Duration = Duration::from_millis(6);
