@@ -173,7 +173,7 @@ words! {
 pub enum Handling {
     /// To the owner of its keys' slot, as it is; without keys to one master, the same for a session.
     Key,
-    /// As [`Handling::Key`], unless it [asks to block](super::asks_to_block): then [`Handling::Block`].
+    /// As [`Handling::Key`], unless it [asks to block](super::block_option): then [`Handling::Block`].
     KeyUnlessBlock,
     /// As [`Handling::Key`], but may wait: on a connection of the client's own.
     Block,

@@ -25,7 +25,7 @@ pub use learn::{Learned, parse_command_reply};
 pub use positions::KeyError;
 pub use row::{Row, RowError};
 pub use table::{Resolved, Table};
-pub use walk::{Walk, asks_to_block};
+pub use walk::{Walk, block_option};
 
 /// The table as text: the one place where a command is defined.
 pub const SOURCE: &str = include_str!("table.tsv");

@@ -47,16 +47,17 @@ impl Walk {
     }
 }
 
-/// Whether an XREAD or XREADGROUP has the BLOCK option.
+/// Where an XREAD or XREADGROUP says how long it blocks; none if it does not. Of several, the last counts.
 #[must_use]
-pub fn asks_to_block<A: Args + ?Sized>(args: &A) -> bool {
+pub fn block_option<A: Args + ?Sized>(args: &A) -> Option<usize> {
     Options::of(args).block
 }
 
 /// The options of XREAD and XREADGROUP, up to the first that is none.
 #[derive(Default)]
 struct Options {
-    block: bool,
+    /// Where BLOCK's value is.
+    block: Option<usize>,
     /// Where the word STREAMS is.
     streams: Option<usize>,
 }
@@ -69,7 +70,7 @@ impl Options {
             let word = args.get(at);
             at += match word.len() {
                 5 if word.eq_ignore_ascii_case(b"block") => {
-                    options.block = true;
+                    options.block = Some(at + 1);
                     2
                 }
                 5 if word.eq_ignore_ascii_case(b"count") => 2,
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn block_counts_only_as_an_option() {
-        let asks = |request: &str| asks_to_block(&request.split(' ').collect::<Vec<_>>()[..]);
+        let asks = |request: &str| block_option(&request.split(' ').collect::<Vec<_>>()[..]).is_some();
         assert!(asks("XREAD BLOCK 0 STREAMS k $"));
         assert!(asks("xreadgroup group g c count 1 block 5 noack streams k >"));
         assert!(!asks("XREAD COUNT 1 STREAMS block 0"));

@@ -67,11 +67,10 @@ impl Engine {
     ) -> Flow {
         let words = RequestArgs::new(request, args);
         let traits = Traits::of(command);
-        let timeout = Timeout::of(command.name, &words);
-        let patience = timeout.and_then(|timeout| timeout.read(&words));
-        let (Some(timeout), Some(patience)) = (timeout, patience) else {
-            return self.send(key, slot, traits, request); // the node has the error for it
+        let Some(timeout) = Timeout::of(command.name, &words) else {
+            return self.send(key, slot, traits, request); // it does not wait
         };
+        let patience = timeout.read(&words);
         let Some(client) = self.clients.get(key) else { return Flow::Close };
         if !client.is_answered() {
             return Flow::Wait(Stall::Order); // it takes another way
@@ -82,8 +81,8 @@ impl Engine {
             _ => self.now,
         };
         let deadline = match patience {
-            Patience::Endless => None,
-            Patience::For(time) => Some(began + time),
+            Patience::Endless | Patience::AsSaid => None,
+            Patience::For(time) => began.checked_add(time),
         };
         if deadline.is_some_and(|deadline| deadline <= self.now) && began < self.now {
             self.leave_lane(key);
@@ -375,5 +374,5 @@ fn ends_wait(line: &[u8]) -> bool {
 }
 
 fn left(deadline: Option<Instant>, now: Instant) -> Patience {
-    deadline.map_or(Patience::Endless, |deadline| Patience::For(deadline.saturating_duration_since(now)))
+    deadline.map_or(Patience::AsSaid, |deadline| Patience::For(deadline.saturating_duration_since(now)))
 }

@@ -8,7 +8,7 @@ use super::fan::Audience;
 use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::command::{
-    Args, Command, Fan, Flags, Handling, KeyError, Keys, Later, Resolved, Rule, Transaction, asks_to_block,
+    Args, Command, Fan, Flags, Handling, KeyError, Keys, Later, Resolved, Rule, Transaction, block_option,
     errors,
 };
 use crate::config::CrossSlot;
@@ -295,7 +295,7 @@ impl Engine {
 fn may_wait(command: &Command, words: &RequestArgs<'_>) -> bool {
     match command.handling {
         Handling::Block => true,
-        Handling::KeyUnlessBlock => asks_to_block(words),
+        Handling::KeyUnlessBlock => block_option(words).is_some(),
         _ => false,
     }
 }

@@ -1,5 +1,6 @@
 //! The end of a turn, and what time brings: waiting clients, requests to be sent again, silent nodes, idle clients.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,11 @@ impl Engine {
             self.send_parked();
         }
         while let Some(key) = self.awoken.pop() {
-            self.go_on(key);
+            // What one client sent must not end a worker, whenever its turn comes.
+            if catch_unwind(AssertUnwindSafe(|| self.go_on(key))).is_err() {
+                tracing::error!("a client's request made Portico fail; the client is disconnected");
+                self.close_client(key);
+            }
         }
         self.tell_flushes();
         if std::mem::take(&mut self.refresh_wanted) {
@@ -66,6 +71,9 @@ impl Engine {
     /// How long the shell may sleep.
     #[must_use]
     pub fn sleep(&self) -> Duration {
+        if !self.awoken.is_empty() || self.refresh_wanted {
+            return Duration::ZERO; // an agent was told something after the end of the turn
+        }
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
         let until = if self.watchful { until.min(self.next_check) } else { until };
         let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));

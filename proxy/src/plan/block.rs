@@ -5,7 +5,7 @@ use std::time::Duration;
 use portico_resp::{Items, Protocol, bulk_reply, encode, is_error, is_null};
 
 use super::{RequestArgs, with_queued};
-use crate::command::Args;
+use crate::command::{Args, block_option};
 
 /// Where a request says how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,12 @@ pub enum Patience {
     Endless,
     /// For so long.
     For(Duration),
+    /// Only Redis knows: it has an error for it, or reads it as nobody else does.
+    AsSaid,
 }
+
+/// In milliseconds: Redis accepts no more than this or a little less.
+const LONGEST: f64 = i64::MAX as f64;
 
 impl Timeout {
     /// That of a blocking command's request. None: it has none.
@@ -36,39 +41,40 @@ impl Timeout {
     pub fn of(name: &str, args: &RequestArgs<'_>) -> Option<Self> {
         match name {
             "blmpop" | "bzmpop" => Some(Self { at: 1, unit: Unit::Seconds }),
-            "xread" | "xreadgroup" => {
-                let at = (1..args.count().saturating_sub(1)).find(|&at| args.is(at, "block"))?;
-                Some(Self { at: at + 1, unit: Unit::Milliseconds })
-            }
+            "xread" | "xreadgroup" => Some(Self { at: block_option(args)?, unit: Unit::Milliseconds }),
             _ => Some(Self { at: args.count().checked_sub(1)?, unit: Unit::Seconds }),
         }
     }
 
-    /// What the request says. None: nothing that Redis accepts (a node has the error for it).
+    /// What the request says: a part of a millisecond counts as a whole one, as in Redis, so that a little less than 0
+    /// is 0.
     #[must_use]
-    pub fn read(self, args: &RequestArgs<'_>) -> Option<Patience> {
-        let seconds = match self.unit {
-            Unit::Seconds => args.text(self.at).parse::<f64>().ok()?,
-            Unit::Milliseconds => args.integer(self.at)? as f64 / 1000.0,
+    pub fn read(self, args: &RequestArgs<'_>) -> Patience {
+        let millis = match self.unit {
+            Unit::Seconds => args.text(self.at).parse::<f64>().ok().map(|seconds| (seconds * 1000.0).ceil()),
+            Unit::Milliseconds => args.integer(self.at).map(|millis| millis as f64),
         };
-        if seconds == 0.0 {
-            return Some(Patience::Endless);
+        match millis {
+            Some(0.0) => Patience::Endless,
+            Some(millis @ 1.0..LONGEST) => Patience::For(Duration::from_millis(millis as u64)),
+            _ => Patience::AsSaid,
         }
-        Duration::try_from_secs_f64(seconds).ok().map(Patience::For)
     }
 
-    /// The same request for the time that is left, with other words at some places. It never says 0: for ever.
+    /// The same request for the time that is left, with other words at some places. It never says 0, which is for
+    /// ever, if it did not.
     #[must_use]
     pub fn rewrite(self, request: &[u8], left: Patience, others: &[(usize, Vec<u8>)]) -> Vec<u8> {
         let left = match (left, self.unit) {
-            (Patience::Endless, _) => "0".to_owned(),
-            (Patience::For(left), Unit::Seconds) => format!("{:.3}", left.as_secs_f64().max(0.001)),
-            (Patience::For(left), Unit::Milliseconds) => left.as_millis().max(1).to_string(),
+            (Patience::Endless | Patience::AsSaid, _) => None,
+            (Patience::For(left), Unit::Seconds) => Some(format!("{:.3}", left.as_secs_f64().max(0.001))),
+            (Patience::For(left), Unit::Milliseconds) => Some(left.as_millis().max(1).to_string()),
         };
         let rewritten = with_queued(request, |args| {
             let word = |at: usize| {
                 let other = others.iter().find(|(place, _)| *place == at).map(|(_, word)| word.as_slice());
-                if at == self.at { left.as_bytes() } else { other.unwrap_or(args.word(at)) }
+                let left = left.as_deref().filter(|_| at == self.at).map(str::as_bytes);
+                left.or(other).unwrap_or(args.word(at))
             };
             let words: Vec<&[u8]> = (0..args.count()).map(word).collect();
             let mut out = Vec::new();
@@ -167,7 +173,7 @@ mod tests {
         out
     }
 
-    fn timeout(line: &str) -> (Timeout, Option<Patience>) {
+    fn timeout(line: &str) -> (Timeout, Patience) {
         let name = line.split(' ').next().expect("a name").to_lowercase();
         with_queued(&request(line), |args| {
             let timeout = Timeout::of(&name, args).expect("it waits");
@@ -178,13 +184,25 @@ mod tests {
 
     #[test]
     fn how_long_each_waits() {
-        let millis = |n| Some(Patience::For(Duration::from_millis(n)));
+        let millis = |n| Patience::For(Duration::from_millis(n));
         assert_eq!(timeout("BLPOP a b 1.5").1, millis(1500));
         assert_eq!(timeout("BLMPOP 0.25 1 a LEFT").1, millis(250));
-        assert_eq!(timeout("BLMOVE a b LEFT LEFT 0").1, Some(Patience::Endless));
+        assert_eq!(timeout("BLPOP a 0.0001").1, millis(1));
         assert_eq!(timeout("XREAD COUNT 1 BLOCK 20 STREAMS a $").1, millis(20));
-        for wrong in ["BLPOP a x", "BLPOP a -1", "XREAD BLOCK 1.5 STREAMS a $", "BLPOP a inf"] {
-            assert_eq!(timeout(wrong).1, None, "{wrong}");
+        assert_eq!(timeout("XREAD BLOCK 100 BLOCK 20 STREAMS a $").1, millis(20));
+        assert_eq!(timeout("XREADGROUP GROUP block 7 BLOCK 20 STREAMS a >").1, millis(20));
+        for endless in ["BLMOVE a b LEFT LEFT 0", "BLPOP a -0.0001", "BLPOP a 0e9"] {
+            assert_eq!(timeout(endless).1, Patience::Endless, "{endless}");
+        }
+        let odd = ["x", "-1", "inf", "nan", "0x3", "1e16", "1e19", "9223372036854775807", "1e400"]
+            .map(|t| format!("BLPOP a {t}"));
+        for odd in odd
+            .iter()
+            .map(String::as_str)
+            .chain(["XREAD BLOCK 1.5 STREAMS a $", "XREAD BLOCK -1 STREAMS a $"])
+        {
+            assert_eq!(timeout(odd).1, Patience::AsSaid, "{odd}");
+            assert_eq!(timeout(odd).0.rewrite(&request(odd), Patience::AsSaid, &[]), request(odd));
         }
     }
 
