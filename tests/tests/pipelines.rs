@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::thread::scope;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
-use portico_tests::{Client, Portico, Random, encode, show};
+use portico_tests::{Client, Portico, Random, encode, ensure_timely, on_a_calm_machine, show};
 
 /// One cluster for all; each test has keys of its own.
 fn portico() -> &'static Portico {
@@ -268,4 +269,26 @@ fn a_client_that_ends_its_requests_gets_all_replies() -> Result<()> {
     let replies = client.rest()?;
     assert_eq!(replies.iter().filter(|&&byte| byte == b':').count(), 1000, "{}", show(&replies));
     portico().check_log()
+}
+
+/// What is sent behind a request that blocks its client waits for that, and for nothing else.
+#[test]
+fn what_follows_is_answered_at_once() -> Result<()> {
+    on_a_calm_machine(|| {
+        let mut client = portico().client()?;
+        let step: Vec<u8> = ["MULTI", "DBSIZE", "EXEC", "WATCH follows", "UNWATCH", "PING"]
+            .iter()
+            .flat_map(|line| encode(&line.split(' ').collect::<Vec<_>>()))
+            .collect();
+        for (steps, limit) in [(1, 40), (4_000, 5_000)] {
+            let began = Instant::now();
+            client.send(&step.repeat(steps))?;
+            for reply in client.replies(6 * steps)?.chunks(6) {
+                let rest = [b"+OK\r\n".to_vec(), b"+OK\r\n".to_vec(), b"+PONG\r\n".to_vec()];
+                ensure!(reply[2].starts_with(b"*1\r\n:") && reply[3..] == rest, "{}", show(&reply.concat()));
+            }
+            ensure_timely!(began.elapsed() < Duration::from_millis(limit), "{steps}: {:?}", began.elapsed());
+        }
+        portico().check_log()
+    })
 }

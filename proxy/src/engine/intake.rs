@@ -23,7 +23,10 @@ impl Engine {
         let pool = &mut self.pool;
         let work = client.work.get_or_insert_with(|| pool.works.pop().unwrap_or_default());
         if !busy && work.input.is_empty() {
-            self.serve(key, bytes);
+            let used = self.serve(key, bytes);
+            if used < bytes.len() {
+                self.keep(key, &bytes[used..]);
+            }
         } else {
             if client.flags.has(ClientFlags::CLOSING) {
                 return true; // what comes after QUIT or an error is of no interest
@@ -31,9 +34,10 @@ impl Engine {
             if client.flags.has(ClientFlags::UPLOADING) && !client.flags.has(ClientFlags::STALLED) {
                 return self.upload_input(key, bytes);
             }
-            work.input.extend_from_slice(bytes);
-            if client.flags.has(ClientFlags::STALLED) {
-                return client.is_read_on() && self.has_room(key);
+            let (stalled, read_on) = (client.flags.has(ClientFlags::STALLED), client.is_read_on());
+            let kept = self.keep(key, bytes);
+            if stalled || !kept {
+                return read_on && kept;
             }
             self.serve_kept(key);
         }
@@ -42,61 +46,57 @@ impl Engine {
             .is_some_and(|client| !client.flags.has(ClientFlags::STALLED) || client.is_read_on())
     }
 
-    /// Whether a client that waits may send more; it is closed at the limit, as Redis closes it.
-    #[cold]
-    fn has_room(&mut self, key: ClientKey) -> bool {
-        let kept = self
-            .clients
-            .get(key)
-            .and_then(|client| client.work.as_deref())
-            .map_or(0, |work| work.input.len());
-        if kept as u64 > self.config.client_query_buffer_limit {
+    /// Goes on with what was received earlier.
+    pub(super) fn serve_kept(&mut self, key: ClientKey) {
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
+        let mut input = std::mem::take(&mut work.input);
+        let used = self.serve(key, input.bytes());
+        input.consume(used);
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
+        // What an upload left over is there already; then nothing is left of this.
+        if work.input.is_empty() {
+            work.input = input;
+        }
+    }
+
+    /// Keeps what was received and cannot be served yet. Returns whether the client may send more; it is closed at the
+    /// limit, as Redis closes it.
+    #[inline]
+    fn keep(&mut self, key: ClientKey, rest: &[u8]) -> bool {
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return false;
+        };
+        work.input.add(rest);
+        if work.input.len() as u64 > self.config.client_query_buffer_limit {
             self.query_too_long(key);
             return false;
         }
         true
     }
 
-    /// Goes on with what was received earlier.
-    pub(super) fn serve_kept(&mut self, key: ClientKey) {
+    /// Dispatches every complete request in `bytes`. Returns how many bytes are done with.
+    fn serve(&mut self, key: ClientKey, bytes: &[u8]) -> usize {
         let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
-            return;
-        };
-        let input = std::mem::take(&mut work.input);
-        self.serve(key, &input);
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
-            return;
-        };
-        if work.input.is_empty() && input.capacity() <= 64 * 1024 {
-            let mut input = input;
-            input.clear();
-            work.input = input;
-        }
-    }
-
-    /// Dispatches every complete request in `bytes` and keeps the rest in the client's `input`.
-    fn serve(&mut self, key: ClientKey, bytes: &[u8]) {
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
-            return;
+            return bytes.len();
         };
         let pool = &mut self.pool;
         let mut scanner = work.scanner.take().unwrap_or_else(|| pool.scanners.pop().unwrap_or_default());
         let used = self.serve_with(key, bytes, &mut scanner);
         let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
             scanner.reset();
-            return self.pool.give_scanner(scanner);
+            self.pool.give_scanner(scanner);
+            return bytes.len();
         };
-        if used < bytes.len() {
-            work.input.extend_from_slice(&bytes[used..]);
-        }
         if scanner.is_mid_request() {
             work.scanner = Some(scanner);
-            if work.input.len() as u64 > self.config.client_query_buffer_limit {
-                self.query_too_long(key);
-            }
         } else {
             self.pool.give_scanner(scanner);
         }
+        used
     }
 
     /// Returns how many bytes are done with.

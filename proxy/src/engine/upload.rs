@@ -194,7 +194,7 @@ impl Engine {
             link.pipe.stream(&head);
         }
         self.mark_link(link_key);
-        if self.upload_input(key, &input) {
+        if self.upload_input(key, input.bytes()) {
             self.effects.push(Effect::ResumeClient(key));
         }
     }
@@ -262,7 +262,7 @@ impl Engine {
             return;
         };
         let input = std::mem::take(&mut work.input);
-        self.upload_input(key, &input);
+        self.upload_input(key, input.bytes());
         self.effects.push(Effect::ResumeClient(key));
     }
 
@@ -274,7 +274,7 @@ impl Engine {
         let Some(upload) = work.upload.as_deref_mut() else { return true };
         let streaming = match upload.stage {
             Stage::Waiting(_) | Stage::Probing => {
-                work.input.extend_from_slice(bytes);
+                work.input.add(bytes);
                 return false;
             }
             Stage::Streaming => true,

@@ -3,6 +3,7 @@
 mod attempt;
 mod block;
 mod fan;
+mod input;
 mod queue;
 mod standing;
 mod state;
@@ -14,6 +15,7 @@ mod upload;
 pub use attempt::{Attempt, Parked, Target};
 pub use block::{Block, Unblock};
 pub use fan::{Fan, FanKind, Told, Who};
+pub use input::Input;
 pub use queue::{Pending, PendingFlags, ReplyQueue};
 pub use standing::{Standing, Subscribing};
 pub use state::{About, Client, ClientFlags, Stall, Work};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use portico_resp::{Protocol, RequestScanner};
 
-use super::{Attempt, Fan, Parked, ReplyQueue, Standing, Upload};
+use super::{Attempt, Fan, Input, Parked, ReplyQueue, Standing, Upload};
 use crate::backend::{Lane, LinkKey};
 
 /// Yes-or-no facts of a client, in one word that the fast path tests at once.
@@ -168,7 +168,7 @@ pub struct Work {
     /// How much of `out` the kernel has taken.
     pub told: usize,
     /// Received bytes of a request that is not complete or cannot be sent yet.
-    pub input: Vec<u8>,
+    pub input: Input,
     /// Where the scan of `input` stands.
     pub scanner: Option<Box<RequestScanner>>,
     /// Fanned out requests, oldest first.
@@ -208,9 +208,7 @@ impl Work {
         if self.out.capacity() > KEEP {
             self.out = Vec::new();
         }
-        if self.input.capacity() > KEEP {
-            self.input = Vec::new();
-        }
+        self.input.trim();
         self.queue.trim();
         self.fans.shrink_to(8);
         self.parked.shrink_to(8);
