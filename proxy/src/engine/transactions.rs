@@ -130,11 +130,14 @@ impl Engine {
             self.reply_now(key, &nil(protocol));
             return Flow::Done;
         }
-        let transaction = std::mem::take(&mut standing.transaction);
+        let mut transaction = std::mem::take(&mut standing.transaction);
         let watched = standing.watched.clone();
         let home = standing.home.or(watched.first().copied()).unwrap_or_else(|| session_slot(cluster, id));
         let emulates = self.config.cross_slot == CrossSlot::Emulate;
-        let plan = plan_transaction(&cluster.table, &transaction.requests, &transaction.ranges);
+        let plan = transaction
+            .plan
+            .take()
+            .unwrap_or_else(|| plan_transaction(&cluster.table, &transaction.requests, &transaction.ranges));
         let flow = match plan {
             Plan::Native { .. } if transaction.ranges.is_empty() && !watching && !agent => {
                 self.reply_now(key, b"*0\r\n");
@@ -144,11 +147,15 @@ impl Engine {
             Plan::Native { slot, signal, keys }
                 if agent || watched.iter().all(|&other| other == slot.unwrap_or(home)) =>
             {
+                let found = slot;
                 let slot = slot.unwrap_or(home);
                 if transaction.scripts {
                     self.before_scripts(key, cluster, slot, &transaction.requests);
                 }
-                self.exec_native(key, cluster, slot, signal, keys, &transaction.requests, &watched)
+                let flow =
+                    self.exec_native(key, cluster, slot, signal, keys, &transaction.requests, &watched);
+                transaction.plan = Some(Plan::Native { slot: found, signal, keys });
+                flow
             }
             plan => {
                 let mut slots = plan.slots();
@@ -165,6 +172,7 @@ impl Engine {
                 }
                 let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
                 if !client.is_answered() {
+                    transaction.plan = Some(plan);
                     client.standing().transaction = transaction;
                     return Flow::Wait(Stall::Order); // an agent's requests would overtake the client's own
                 }
@@ -197,6 +205,11 @@ impl Engine {
         let lane = self.clients.get(key).map_or(Lane::CONTROL, |client| client.lane);
         let link =
             owner(slot).and_then(|owner| self.standing(lane, owner)).and_then(|link| self.links.get(link));
+        if link.is_none() {
+            // Before all of it is put together, as often as it is looked whether the node is back.
+            owner(slot).map(|owner| self.route(lane, owner));
+            return self.unreachable(key, slot);
+        }
         if let Some(error) = link.and_then(|link| link.identity.refuses_multi.as_deref()) {
             let text = format!("EXECABORT Transaction discarded because the node refuses MULTI: {error}");
             self.discard(key);

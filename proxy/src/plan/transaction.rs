@@ -1,5 +1,6 @@
 //! A queued transaction: where each command goes, and in how many steps it has to be run; what its node's answer means.
 
+use std::collections::HashMap;
 use std::hash::Hasher as _;
 use std::ops::Range;
 
@@ -84,6 +85,7 @@ pub fn plan_transaction(table: &Table, requests: &[u8], ranges: &[Range<usize>])
     let mut slots = Vec::new();
     let mut steps = Vec::new();
     let mut groups: Vec<(Slot, bool, Vec<usize>)> = Vec::new();
+    let mut group_of: HashMap<Slot, usize> = HashMap::new();
     let mut anywhere: Vec<usize> = Vec::new();
     let mut signal = false;
     for (at, range) in ranges.iter().enumerate() {
@@ -95,16 +97,18 @@ pub fn plan_transaction(table: &Table, requests: &[u8], ranges: &[Range<usize>])
         let (place, signals) = placed.unwrap_or((Place::Alone, false));
         signal |= signals;
         match place {
-            Place::Slot(slot) => match groups.iter_mut().find(|(of, ..)| *of == slot) {
-                Some((_, group_signals, group)) => {
-                    *group_signals |= signals;
-                    group.push(at);
-                }
-                None => groups.push((slot, signals, vec![at])),
-            },
+            Place::Slot(slot) => {
+                let index = *group_of.entry(slot).or_insert_with(|| {
+                    groups.push((slot, false, Vec::new()));
+                    groups.len() - 1
+                });
+                groups[index].1 |= signals;
+                groups[index].2.push(at);
+            }
             Place::Anywhere => anywhere.push(at),
             Place::Alone => {
                 end_groups(&mut groups, &mut anywhere, &mut steps);
+                group_of.clear();
                 steps.push(Step::Alone(at));
             }
         }

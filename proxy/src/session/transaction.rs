@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::backend::ClientKey;
-use crate::plan::Step;
+use crate::plan::{Plan, Step};
 
 /// What MULTI began.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Transaction {
     pub ranges: Vec<Range<usize>>,
     /// One of them calls a script.
     pub scripts: bool,
+    /// How it is to be run, once EXEC has looked at it.
+    pub plan: Option<Plan>,
     /// One was refused: EXEC discards all.
     pub aborted: bool,
 }
