@@ -115,17 +115,8 @@ impl Engine {
         if self.lanes[lane.index()].protocol == protocol {
             return;
         }
-        if client.flags.has(ClientFlags::TRACKING) {
-            // What is tracked stays tracked.
-            self.convert_lane(lane, protocol);
-        } else if client.flags.has(ClientFlags::WATCHING) {
-            // What was watched was watched there.
-            self.forget_watch(key);
-            let Some(client) = self.clients.get_mut(key) else { return };
-            client.flags.set(ClientFlags::WATCHING);
-            client.lane = Lane::shared(protocol);
-            client.standing().watch_broken = true;
-        }
+        // What is tracked stays tracked, and what is watched stays watched.
+        self.convert_lane(lane, protocol);
     }
 
     /// A lane's connections speak another protocol from now on.
