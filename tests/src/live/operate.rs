@@ -57,9 +57,18 @@ impl SlotMove<'_> {
 pub fn open_slot(source: &Server, target: &Server, slot: u16) -> Result<String> {
     let (source_id, target_id) = (source.ask(&["CLUSTER", "MYID"])?, target.ask(&["CLUSTER", "MYID"])?);
     let number = slot.to_string();
+    // A target that has not heard of the last move's epoch would claim it as well, and lose the slot over that.
+    wait_until(Duration::from_secs(10), "the nodes have heard of the last move", || {
+        Ok(current_epoch(source)? == current_epoch(target)?)
+    })?;
     target.ask(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source_id])?;
     source.ask(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target_id])?;
     Ok(target_id)
+}
+
+fn current_epoch(node: &Server) -> Result<Option<String>> {
+    let info = node.ask(&["CLUSTER", "INFO"])?;
+    Ok(info.lines().find_map(|line| line.strip_prefix("cluster_current_epoch:")).map(str::to_owned))
 }
 
 fn next_key(source: &mut Connection, slot: &str) -> Result<Option<String>> {
