@@ -23,6 +23,8 @@ pub(super) struct LaneState {
     pub(super) listener: Option<Lane>,
     /// The lane whose listener it is.
     pub(super) listens_for: Option<Lane>,
+    /// All connections, whatever their state.
+    pub(super) links: Vec<LinkKey>,
     /// Nodes to which a connection is being opened.
     pub(super) opening: Vec<NodeId>,
     /// Since when nobody leases it.
@@ -49,6 +51,7 @@ impl Engine {
             tracks: None,
             listener: None,
             listens_for: None,
+            links: Vec::new(),
             opening: Vec::new(),
             idle: self.now,
         });
@@ -189,7 +192,7 @@ impl Engine {
 
     /// All connections of a lane, whatever their state.
     pub(super) fn links_of(&self, lane: Lane) -> Vec<LinkKey> {
-        self.links.iter().filter(|(_, link)| link.lane == lane).map(|(key, _)| key).collect()
+        self.lanes[lane.index()].links.clone()
     }
 
     /// Lanes that nobody leased for a while give their connections back.

@@ -159,8 +159,10 @@ impl Engine {
             patient: false,
             dirty: false,
         });
+        let lane = &mut self.lanes[lane.index()];
+        lane.links.push(key);
         if leased_to.is_none() {
-            self.lanes[lane.index()].opening.push(node);
+            lane.opening.push(node);
         }
         self.watchful = true;
         self.effects.push(Effect::OpenLink(key, socket));
@@ -315,6 +317,7 @@ impl Engine {
     pub(super) fn lose_link(&mut self, key: LinkKey) {
         let Some(mut link) = self.links.remove(key) else { return };
         self.effects.push(Effect::CloseLink(key));
+        self.lanes[link.lane.index()].links.retain(|of| *of != key);
         let routes = &mut self.routes[link.lane.index()];
         routes.iter_mut().filter(|route| **route == key).for_each(|route| *route = LinkKey::default());
         if let Some(holder) = self.lanes[link.lane.index()].holder {

@@ -389,7 +389,8 @@ impl Engine {
     }
 
     /// Gives a client away, if it is between two requests and nothing is known of it but what it is.
-    pub fn release(&mut self, key: ClientKey) -> Option<Client> {
+    /// Comes with the map that what it has written to is told by ([`Engine::take_over`]).
+    pub fn release(&mut self, key: ClientKey) -> Option<(Client, Arc<Cluster>)> {
         const LASTING: ClientFlags = ClientFlags::AUTHENTICATED
             .with(ClientFlags::RESP3)
             .with(ClientFlags::NO_EVICT)
@@ -403,7 +404,8 @@ impl Engine {
             && client.standing.is_none()
             && !client.lane.is_leased()
             && !client.flags.any(LASTING.inverse());
-        if free { self.clients.remove(key) } else { None }
+        let client = if free { self.clients.remove(key) } else { None };
+        client.map(|client| (client, Arc::clone(&self.cluster)))
     }
 
     /// How many clients sent something during the last second or two.
@@ -439,7 +441,9 @@ impl Engine {
         if let Some(mut client) = self.clients.remove(key) {
             self.abandon_upload(&mut client);
             if let Some(work) = client.work.take() {
-                self.resume_throttled(key);
+                if client.flags.has(ClientFlags::PASSING) {
+                    self.resume_throttled(key);
+                }
                 // Its queue may be long and its buffers large: not for the pool.
                 drop(work);
             }

@@ -353,10 +353,36 @@ fn a_client_is_given_away_between_two_requests_only() {
     world.answers(7000, "$1\r\n2\r\n");
     assert_eq!(world.told(client), "$1\r\n1\r\n$1\r\n2\r\n");
     world.pass(Duration::from_millis(10));
-    let given = world.engine.release(client).expect("it is between two requests");
+    let (given, map) = world.engine.release(client).expect("it is between two requests");
     assert_eq!(world.engine.client_count(), 0);
-    let key = world.engine.add_client(given);
+    let key = world.engine.take_over(given, &map);
     assert_eq!(&*world.engine.client_mut(key).expect("it is there").about.name, "mine");
+}
+
+#[test]
+fn what_a_client_has_written_to_is_known_to_the_worker_that_takes_it_over() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SET a 1"]);
+    world.answers(7001, "+OK\r\n");
+    world.told(client);
+    world.pass(Duration::from_millis(10));
+    let (given, map) = world.engine.release(client).expect("it is between two requests");
+    let before = given.written;
+    let mut there = World::new();
+    there.cluster = cluster_of(&[6999, 7000, 7001], BORDER);
+    there.pass(Duration::from_millis(10));
+    let key = there.engine.take_over(given, &map);
+    let taken = there.engine.client_mut(key).expect("it is there");
+    assert_eq!((before, taken.written), (0b10, 0b100));
+    let lost = |client: &crate::session::Client| client.flags.has(crate::session::ClientFlags::WRITES_LOST);
+    assert!(!lost(taken));
+    let (given, map) = there.engine.release(key).expect("it is idle");
+    let mut elsewhere = World::new();
+    elsewhere.cluster = cluster_of(&[7000], Slot::MAX);
+    elsewhere.pass(Duration::from_millis(10));
+    let key = elsewhere.engine.take_over(given, &map);
+    assert!(lost(elsewhere.engine.client_mut(key).expect("it is there")), "its master is gone");
 }
 
 /// Two workers, of which the first is asked: everybody answers, whoever the clients are with.

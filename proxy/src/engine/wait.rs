@@ -3,8 +3,10 @@
 //! A node counts for a connection, from what that connection last did. So the client waits on connections of its
 //! own, after its writes were answered, and each first does something that sets its offset.
 
+use std::sync::Arc;
+
 use portico_resp::encode;
-use portico_slots::{NodeIndex, Slot, slot};
+use portico_slots::{NodeIndex, Slot, Topology, slot};
 
 use super::Engine;
 use super::fan::Audience;
@@ -13,7 +15,7 @@ use crate::backend::{ClientKey, RequestFlags};
 use crate::command::{Args, Command};
 use crate::local;
 use crate::plan::{Merge, RequestArgs};
-use crate::session::{Block, ClientFlags, FanKind, Stall};
+use crate::session::{Block, Client, ClientFlags, FanKind, Stall};
 use crate::topology::Cluster;
 
 /// The bit that stands for a node in [`Client::written`](crate::session::Client): with more than 64 nodes several
@@ -112,33 +114,52 @@ impl Engine {
 
     /// A new map is in force: who has written to which of its nodes.
     pub(super) fn renumber_written(&mut self, before: &Cluster) {
-        let (old, new) = (&before.topology, &self.cluster.topology);
+        if let Some(places) = Places::between(&before.topology, &self.cluster.topology) {
+            self.clients.values_mut().for_each(|client| places.renumber(client));
+        }
+    }
+
+    /// Serves a client that another worker gave away, which saw the nodes as in `map`.
+    pub fn take_over(&mut self, mut client: Client, map: &Arc<Cluster>) -> ClientKey {
+        if client.written != 0
+            && !Arc::ptr_eq(map, &self.cluster)
+            && let Some(places) = Places::between(&map.topology, &self.cluster.topology)
+        {
+            places.renumber(&mut client);
+        }
+        self.add_client(client)
+    }
+}
+
+/// Which bit stands for a master in one map, and which in another; none if it is no master there.
+struct Places(Vec<(u64, Option<u64>)>);
+
+impl Places {
+    /// None: they are all where they were.
+    fn between(old: &Topology, new: &Topology) -> Option<Self> {
         let same = old.nodes().len() == new.nodes().len()
             && old
                 .nodes()
                 .iter()
                 .zip(new.nodes())
                 .all(|(a, b)| a.id == b.id && a.is_master() == b.is_master());
-        if same {
-            return;
-        }
-        let moved: Vec<(u64, Option<u64>)> = (0..old.nodes().len() as NodeIndex)
-            .map(|index| {
-                let now = new.index_of(&old.node(index).id).filter(|&index| new.node(index).is_master());
-                (shard_bit(index), now.map(shard_bit))
-            })
-            .collect();
-        for client in self.clients.values_mut().filter(|client| client.written != 0) {
-            let mut written = 0;
-            for (_, now) in moved.iter().filter(|(bit, _)| client.written & bit != 0) {
-                match now {
-                    Some(now) => written |= now,
-                    None => {
-                        client.flags.set(ClientFlags::WRITES_LOST);
-                    }
+        let place = |index: NodeIndex| {
+            let now = new.index_of(&old.node(index).id).filter(|&index| new.node(index).is_master());
+            (shard_bit(index), now.map(shard_bit))
+        };
+        (!same).then(|| Self((0..old.nodes().len() as NodeIndex).map(place).collect()))
+    }
+
+    fn renumber(&self, client: &mut Client) {
+        let mut written = 0;
+        for (_, now) in self.0.iter().filter(|(bit, _)| client.written & bit != 0) {
+            match now {
+                Some(now) => written |= now,
+                None => {
+                    client.flags.set(ClientFlags::WRITES_LOST);
                 }
             }
-            client.written = written;
         }
+        client.written = written;
     }
 }

@@ -4,6 +4,7 @@
 //! which stays unread in its socket and is the new worker's. Idle clients stay where they are.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::balance::{Advice, Busy, place};
@@ -12,6 +13,7 @@ use super::{Accepted, Message, Stream};
 use crate::backend::ClientKey;
 use crate::session::{About, Client};
 use crate::stats::Load;
+use crate::topology::Cluster;
 
 /// A client on its way to a worker.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Handed {
     pub stream: Stream,
     /// What is known of it.
     pub client: Client,
+    /// The map by which it is told what it has written to.
+    pub map: Arc<Cluster>,
 }
 
 /// A worker gives clients away.
@@ -60,7 +64,8 @@ impl Shell {
         }
         self.engine.counters.connections += 1;
         let about = About::new(peer, stream.local_address(), Instant::now());
-        let handed = Handed { stream, client: self.engine.new_client(about) };
+        let handed =
+            Handed { stream, client: self.engine.new_client(about), map: self.options.cluster.load_full() };
         let to = place(&self.everybody());
         self.hand(to, handed);
     }
@@ -84,8 +89,8 @@ impl Shell {
     pub(super) fn serve(&mut self, handed: Handed) {
         // Its key may take the place of one whose socket is still to be closed.
         self.engine.take_effects().into_iter().for_each(|effect| self.carry_out(effect));
-        let Handed { mut stream, client } = handed;
-        let key = self.engine.add_client(client);
+        let Handed { mut stream, client, map } = handed;
+        let key = self.engine.take_over(client, &map);
         if let Err(error) = stream.register(self.poll.registry(), client_token(key)) {
             tracing::warn!(%error, "cannot serve a client");
             self.options.shared.load(self.options.worker).left();
@@ -105,7 +110,7 @@ impl Shell {
         if self.stopping || !self.clients.get(key).is_some_and(Socket::is_at_rest) {
             return false;
         }
-        let Some(client) = self.engine.release(key) else { return false };
+        let Some((client, map)) = self.engine.release(key) else { return false };
         self.giving = match left {
             Some(..=1) => None,
             left => Some(Giving { to, left: left.map(|left| left - 1) }),
@@ -116,7 +121,7 @@ impl Shell {
             tracing::warn!(%error, "cannot hand over a client; it is disconnected");
             return true;
         }
-        self.hand(to, Handed { stream, client });
+        self.hand(to, Handed { stream, client, map });
         true
     }
 
