@@ -67,6 +67,9 @@ impl Engine {
     #[must_use]
     pub fn sleep(&self) -> Duration {
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
+        if !self.awoken.is_empty() {
+            return Duration::ZERO; // an agent had the last answer when the turn was over
+        }
         let until = if self.watchful { until.min(self.next_check) } else { until };
         let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));
         let until = self.pause.map_or(until, |pause| until.min(pause.until));
