@@ -51,6 +51,8 @@ pub struct Standing {
     pub task: Option<Task>,
     /// An agent's: the same client.
     pub owner: Option<ClientKey>,
+    /// A CLIENT REPLY ON was in its EXEC: how many bytes of items before that are not told.
+    pub unsaid: Option<usize>,
     /// What it is subscribed to.
     pub subscriptions: Subscriptions,
     /// What it is being subscribed to.
