@@ -71,24 +71,27 @@ impl Engine {
             return self.refuse(key, b"ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
         }
         let names: Vec<Name> = (1..words.count()).map(|at| words.word(at).into()).collect();
-        let (mut orders, mut all) = (Vec::new(), true);
+        let (mut orders, mut all, mut asked) = (Vec::new(), true, true);
         self.with_hub(|hub, world| {
             for name in &names {
                 if !hub.expect(kind, name, key, world) {
                     all = false;
                     hub.reconcile(kind, name, world, &mut orders);
+                    asked &= hub.is_asked_for(kind, name, world);
                 }
             }
         });
-        let mut subscribing = Subscribing { seq: 0, kind, names, listener, since: self.now };
+        let mut subscribing = Subscribing { seq: 0, kind, names, established: 0, listener, since: self.now };
         if all && before == 0 {
             let reply = self.begin_listening(key, &subscribing);
             self.confirm_now(key, &reply);
             return Flow::Done;
         }
         self.carry_out_orders(orders);
-        self.want_fresh_map();
-        self.alarm_hub();
+        if self.want_fresh_map() || !asked {
+            self.alarm_hub();
+        }
+        self.watch_hub();
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         subscribing.seq = seq;
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
@@ -162,14 +165,7 @@ impl Engine {
     }
 
     fn stop_expecting(&mut self, key: ClientKey, subscribing: &Subscribing) {
-        let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
-        let later = standing.map(|standing| &standing.subscribing);
-        let again = |name: &Name| {
-            let mut later = later.into_iter().flatten().filter(|other| other.kind == subscribing.kind);
-            later.any(|other| other.names.contains(name))
-        };
-        let names: Vec<&Name> = subscribing.names.iter().filter(|name| !again(name)).collect();
-        let names = names.into_iter();
+        let names = subscribing.names.iter();
         let orders = names.flat_map(|name| self.hub.leave_waiting(subscribing.kind, name, key)).collect();
         self.carry_out_orders(together(orders));
     }

@@ -33,6 +33,7 @@ impl Engine {
 
     /// A turn ends: what its replies made possible, and what time brings.
     pub fn end_turn(&mut self) {
+        self.review_hub();
         if self.is_waiting() && self.now >= self.next_tick {
             self.next_tick = self.now + Self::TICK;
             self.tick();
@@ -66,11 +67,12 @@ impl Engine {
     /// How long the shell may sleep.
     #[must_use]
     pub fn sleep(&self) -> Duration {
-        let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
         if !self.awoken.is_empty() {
             return Duration::ZERO; // an agent had the last answer when the turn was over
         }
+        let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
         let until = if self.watchful { until.min(self.next_check) } else { until };
+        let until = if self.hub_anxious { until.min(self.next_review) } else { until };
         let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));
         let until = self.pause.map_or(until, |pause| until.min(pause.until));
         until.saturating_duration_since(self.now)
@@ -82,7 +84,6 @@ impl Engine {
             && self.orphans.is_empty()
             && self.uploading.is_empty()
             && self.opened.is_empty()
-            && !self.hub_anxious
             && self.monitor_waiters.is_empty())
     }
 
@@ -93,7 +94,6 @@ impl Engine {
         self.settle_orphans(None);
         self.reopen_for_orphans();
         self.start_uploads();
-        self.review_hub();
         self.review_monitors();
         self.wake_stalled();
     }
