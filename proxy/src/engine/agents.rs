@@ -120,7 +120,11 @@ impl Engine {
     fn go_on_with(&mut self, agent: ClientKey, task: Task, replies: &[u8]) -> Option<Task> {
         match task {
             Task::PutBack(taken) => self.put_back_step(agent, taken, replies),
-            Task::Exec(exec) => self.exec_step(agent, exec, replies).map(Task::Exec),
+            Task::Exec(exec) => {
+                self.heed_reply_on(&exec);
+                let replies = self.pongs_of(&exec, replies);
+                self.exec_step(agent, exec, &replies).map(Task::Exec)
+            }
             Task::Aside { owner, seq } => {
                 self.settle(owner, seq, replies);
                 None
@@ -141,9 +145,10 @@ impl Engine {
 
     /// Answers a request that was registered with `begin_wait`, in its place in the order.
     pub(super) fn settle(&mut self, key: ClientKey, seq: u32, reply: &[u8]) {
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
-            return;
-        };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let unsaid = client.standing.as_deref_mut().and_then(|standing| standing.unsaid.take());
+        let reply = unsaid.map_or(reply, |unsaid| Self::said_of(reply, unsaid));
+        let Some(work) = client.work.as_deref_mut() else { return };
         if let Some(pending) = work.queue.complete(seq, reply, &mut work.out) {
             self.completed(key, pending);
         }

@@ -72,8 +72,8 @@ impl Engine {
             match &filter.ids {
                 // As they were asked for, be it twice.
                 Some(ids) => {
-                    let asked = ids.iter().zip(0..).filter(|(id, _)| **id == client.id.cast_signed());
-                    asked.for_each(|(_, place)| line(place));
+                    let asked = ids.get(&client.id.cast_signed()).into_iter().flatten();
+                    asked.for_each(|&place| line(place));
                 }
                 None => line(client.id),
             }

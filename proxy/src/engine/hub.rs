@@ -5,16 +5,19 @@ use std::time::{Duration, Instant};
 use portico_resp::{ErrorCode, encode};
 use portico_slots::{NodeId, NodeIndex, Slot};
 
-use super::send::{Flow, Traits};
 use super::{Engine, LinkState};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::PubSub;
 use crate::plan::Refusal;
 use crate::pubsub::{Hub, Kind, Name, Order, Told, World};
-use crate::session::ClientFlags;
+use crate::session::{ClientFlags, Subscribing};
 
 /// How often the hub is looked at while something is amiss.
 const REVIEW: Duration = Duration::from_millis(20);
+/// So much later for each name: a node that is down for long must not cost a worker all its time.
+const REVIEW_OF_NAME: Duration = Duration::from_micros(2);
+/// How often while it is merely waited for what nodes were asked: for those who wait too long.
+const PATIENT_REVIEW: Duration = Duration::from_millis(500);
 /// How often the map is read while anybody listens to what happens to keys.
 const LOOK: Duration = Duration::from_millis(500);
 /// A connection that nobody needs is closed after so long.
@@ -72,15 +75,22 @@ impl Engine {
     pub(super) fn alarm_hub(&mut self) {
         self.hub_anxious = true;
         self.next_review = self.now;
-        self.next_tick = self.now;
     }
 
-    /// Has everything subscribed where it has to be: opens connections, asks again, gives up.
+    /// Nodes were asked for something that somebody waits for: so that nobody waits for ever.
+    pub(super) fn watch_hub(&mut self) {
+        if !std::mem::replace(&mut self.hub_anxious, true) {
+            self.next_review = self.now + PATIENT_REVIEW.min(self.config.failover_timeout);
+        }
+    }
+
+    /// Has everything subscribed where it has to be: opens connections, asks again, gives up. It looks at every name, so
+    /// it is for when the cluster or a connection has changed; SUBSCRIBE itself asks for what is its own.
     pub(super) fn review_hub(&mut self) {
         if !self.hub_anxious || self.now < self.next_review {
             return;
         }
-        self.next_review = self.now + REVIEW;
+        self.next_review = self.now + REVIEW + REVIEW_OF_NAME * self.hub.len() as u32;
         self.look_at_map();
         let needed = self.with_hub(|hub, world| {
             hub.settle(world);
@@ -101,8 +111,10 @@ impl Engine {
         let waited = self.hub.waited_for();
         self.admit(waited.iter().map(|(kind, name)| (*kind, name)));
         self.give_up_subscribing(&waited);
-        self.hub_anxious =
-            missing || asks || !waited.is_empty() || self.fresh_map.is_some() || self.hub.is_unsettled();
+        self.hub_anxious = missing || asks || self.fresh_map.is_some() || self.hub.is_unsettled();
+        if !waited.is_empty() {
+            self.watch_hub();
+        }
     }
 
     /// A connection of the hub stands.
@@ -116,7 +128,7 @@ impl Engine {
     pub(super) fn hub_lost(&mut self, node: NodeId) {
         self.hub.lost(node, self.now);
         self.alarm_hub();
-        self.say_farewell();
+        self.say_farewells();
     }
 
     /// A new map is in force.
@@ -142,16 +154,19 @@ impl Engine {
 
     /// Once a second: closes connections that nobody has needed for a while.
     pub(super) fn sweep_hub(&mut self) {
-        let needed = self.with_hub(|hub, world| hub.needed(world));
         let now = self.now;
-        let unused: Vec<(LinkKey, NodeId)> = self
+        let mut unused: Vec<(LinkKey, NodeId)> = self
             .links
             .iter()
             .filter(|(_, link)| link.lane == Lane::HUB && matches!(link.state, LinkState::Ready))
-            .filter(|(_, link)| link.pipe.is_empty() && !needed.contains(&link.node))
-            .filter(|(_, link)| now >= link.moved + KEEP_IDLE)
+            .filter(|(_, link)| link.pipe.is_empty() && now >= link.moved + KEEP_IDLE)
             .map(|(key, link)| (key, link.node))
             .collect();
+        if unused.is_empty() {
+            return;
+        }
+        let needed = self.with_hub(|hub, world| hub.needed(world));
+        unused.retain(|(_, node)| !needed.contains(node));
         for (key, node) in unused {
             self.lose_link(key);
             self.hub.forget(node);
@@ -168,10 +183,11 @@ impl Engine {
         link.pipe.end_group();
         let Some((order, refused)) = self.hub.done(node) else { return };
         match refused {
-            _ if order.leave => self.say_farewell(),
+            _ if order.leave => {}
             None => self.admit(order.names.iter().map(|name| (order.kind, name))),
             Some(error) => self.refused_order(&order, &error),
         }
+        self.say_farewell(order.names.into_iter().map(|name| (order.kind, name)));
     }
 
     /// A node refused a command: asked again elsewhere or later, or those who wait for it are told.
@@ -202,11 +218,8 @@ impl Engine {
             established.flat_map(|(kind, name)| hub.waiters(kind, name)).collect()
         });
         for client in waiters {
-            while let Some(subscribing) = self.first_subscribing(client) {
-                let all = self.with_hub(|hub, world| {
-                    subscribing.names.iter().all(|name| hub.is_established(subscribing.kind, name, world))
-                });
-                if !all {
+            while let Some(mut subscribing) = self.first_subscribing(client) {
+                if !self.with_hub(|hub, world| is_through(&mut subscribing, hub, world)) {
                     if let Some(client) = self.clients.get_mut(client) {
                         client.standing().subscribing.push_front(subscribing);
                     }
@@ -218,7 +231,7 @@ impl Engine {
     }
 
     /// Takes out what a client waited for first.
-    fn first_subscribing(&mut self, key: ClientKey) -> Option<crate::session::Subscribing> {
+    fn first_subscribing(&mut self, key: ClientKey) -> Option<Subscribing> {
         self.clients.get_mut(key)?.standing.as_deref_mut()?.subscribing.pop_front()
     }
 
@@ -287,9 +300,11 @@ impl Engine {
 
     /// What nodes tell of their keys has to come from all masters, and nothing tells of a master that took over without
     /// a sound: before the first who listens to that is told that he does, the map is read again, and from then on
-    /// often.
-    pub(super) fn want_fresh_map(&mut self) {
-        if self.fresh_map.is_none() && self.hub.listens_everywhere() && self.now >= self.map_read + LOOK {
+    /// often. Returns whether that began now.
+    pub(super) fn want_fresh_map(&mut self) -> bool {
+        let wanted =
+            self.fresh_map.is_none() && self.hub.listens_everywhere() && self.now >= self.map_read + LOOK;
+        if wanted {
             self.fresh_map = Some(FreshMap {
                 read: self.shared.map_reads.next(),
                 seen: false,
@@ -297,6 +312,7 @@ impl Engine {
             });
             self.refresh_wanted = true;
         }
+        wanted
     }
 
     /// Whether the map that was wanted is in force, or is not to be had.
@@ -349,33 +365,19 @@ impl Engine {
         self.carry_out_orders(together(orders));
         names
     }
+}
 
-    /// Answers a request of a client once the nodes know that it has left these.
-    pub(super) fn answer_when_left(
-        &mut self,
-        key: ClientKey,
-        names: Vec<(Kind, Name)>,
-        reply: &[u8],
-    ) -> Flow {
-        if !names.iter().any(|(kind, name)| self.hub.is_leaving(*kind, name)) {
-            self.confirm_now(key, reply);
-            return Flow::Done;
-        }
-        let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
-        self.farewells.push(Farewell { client: key, seq, names, reply: reply.to_vec() });
-        Flow::Block
-    }
-
-    /// Answers those who have left, if the nodes know it by now.
-    fn say_farewell(&mut self) {
-        let hub = &self.hub;
-        let leaving =
-            |farewell: &mut Farewell| farewell.names.iter().any(|(kind, name)| hub.is_leaving(*kind, name));
-        let done: Vec<Farewell> = self.farewells.extract_if(.., |farewell| !leaving(farewell)).collect();
-        for farewell in done {
-            self.confirm(farewell.client, farewell.seq, &farewell.reply);
-        }
-    }
+/// Whether all names of a request are subscribed. Those that were are not looked at again before the last is too.
+fn is_through(subscribing: &mut Subscribing, hub: &Hub, world: &World<'_>) -> bool {
+    let Subscribing { kind, names, established, .. } = subscribing;
+    let first_lacking =
+        |from: usize| names[from..].iter().position(|name| !hub.is_established(*kind, name, world));
+    let lacking = match first_lacking(*established) {
+        Some(at) => Some(*established + at),
+        None => first_lacking(0), // what was subscribed may have been lost since
+    };
+    *established = lacking.unwrap_or(names.len());
+    lacking.is_none()
 }
 
 /// A map that is to be read before somebody is told that he listens to all masters.
@@ -387,15 +389,6 @@ pub(super) struct FreshMap {
     seen: bool,
     /// Not waited for any longer: then nobody answers.
     deadline: Instant,
-}
-
-/// A client whose request is answered when the nodes know what it has left.
-#[derive(Debug)]
-pub(super) struct Farewell {
-    client: ClientKey,
-    seq: u32,
-    names: Vec<(Kind, Name)>,
-    reply: Vec<u8>,
 }
 
 /// Orders of the same kind to one node as one; sharded channels of several slots cannot be in one command.

@@ -11,6 +11,7 @@ mod dispatch;
 mod download;
 mod exec;
 mod fan;
+mod farewells;
 mod gather;
 mod hear;
 mod hub;
@@ -222,7 +223,7 @@ pub struct Engine {
     fresh_map: Option<hub::FreshMap>,
     /// When it was last.
     map_read: Instant,
-    farewells: Vec<hub::Farewell>,
+    farewells: farewells::Farewells,
     /// Who hears a message, while it is told.
     listeners: Vec<ClientKey>,
     /// Clients that hold more are looked at, in bytes.
@@ -320,7 +321,7 @@ impl Engine {
             next_review: now,
             fresh_map: None,
             map_read: now.checked_sub(Duration::from_secs(1)).unwrap_or(now),
-            farewells: Vec::new(),
+            farewells: farewells::Farewells::default(),
             listeners: Vec::new(),
             output_watch,
             monitors: BTreeSet::new(),

@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// Whether a request has to wait for the end of the pause. Portico's own never do: they are part of something that
-    /// began before.
+    /// began before. Nor do those of clients that MONITOR, which Redis takes for replicas.
     pub(super) fn is_held(
         &self,
         key: ClientKey,
@@ -79,7 +79,8 @@ impl Engine {
     ) -> bool {
         let Some(pause) = self.pause else { return false };
         let Some(client) = self.clients.get(key) else { return false };
-        if client.flags.has(ClientFlags::AGENT) || command.name == "quit" {
+        const FREE: ClientFlags = ClientFlags::AGENT.with(ClientFlags::MONITOR);
+        if client.flags.any(FREE) || command.name == "quit" {
             return false;
         }
         let exec = command.handling == Handling::Transaction(Transaction::Exec);

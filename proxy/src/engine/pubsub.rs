@@ -1,6 +1,8 @@
 //! SUBSCRIBE and its like, as clients send them.
 
-use portico_resp::{Arg, Items, encode, request_ranges};
+use std::borrow::Cow;
+
+use portico_resp::{Arg, Items, Protocol, encode, is_error, replies, request_ranges};
 use portico_slots::{NodeId, slot};
 
 use super::Engine;
@@ -10,9 +12,9 @@ use super::quiet::QUIET;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, Lane, RequestFlags};
 use crate::command::{Args, Command, PubSub};
-use crate::plan::RequestArgs;
+use crate::plan::{RequestArgs, Step, with_queued};
 use crate::pubsub::{Kind, Name, confirmation, none_left};
-use crate::session::{ClientFlags, FanKind, Stall, Subscribing, Who};
+use crate::session::{Client, ClientFlags, Exec, FanKind, Stall, Subscribing, Who};
 use crate::topology::Cluster;
 
 impl Engine {
@@ -49,7 +51,7 @@ impl Engine {
     }
 
     /// Who listens, and who asks: an agent asks for its owner.
-    fn listener_of(&self, key: ClientKey) -> ClientKey {
+    pub(super) fn listener_of(&self, key: ClientKey) -> ClientKey {
         let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
         standing.and_then(|standing| standing.owner).unwrap_or(key)
     }
@@ -69,24 +71,27 @@ impl Engine {
             return self.refuse(key, b"ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
         }
         let names: Vec<Name> = (1..words.count()).map(|at| words.word(at).into()).collect();
-        let (mut orders, mut all) = (Vec::new(), true);
+        let (mut orders, mut all, mut asked) = (Vec::new(), true, true);
         self.with_hub(|hub, world| {
             for name in &names {
                 if !hub.expect(kind, name, key, world) {
                     all = false;
                     hub.reconcile(kind, name, world, &mut orders);
+                    asked &= hub.is_asked_for(kind, name, world);
                 }
             }
         });
-        let mut subscribing = Subscribing { seq: 0, kind, names, listener, since: self.now };
+        let mut subscribing = Subscribing { seq: 0, kind, names, established: 0, listener, since: self.now };
         if all && before == 0 {
             let reply = self.begin_listening(key, &subscribing);
             self.confirm_now(key, &reply);
             return Flow::Done;
         }
         self.carry_out_orders(orders);
-        self.want_fresh_map();
-        self.alarm_hub();
+        if self.want_fresh_map() || !asked {
+            self.alarm_hub();
+        }
+        self.watch_hub();
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         subscribing.seq = seq;
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
@@ -160,14 +165,7 @@ impl Engine {
     }
 
     fn stop_expecting(&mut self, key: ClientKey, subscribing: &Subscribing) {
-        let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
-        let later = standing.map(|standing| &standing.subscribing);
-        let again = |name: &Name| {
-            let mut later = later.into_iter().flatten().filter(|other| other.kind == subscribing.kind);
-            later.any(|other| other.names.contains(name))
-        };
-        let names: Vec<&Name> = subscribing.names.iter().filter(|name| !again(name)).collect();
-        let names = names.into_iter();
+        let names = subscribing.names.iter();
         let orders = names.flat_map(|name| self.hub.leave_waiting(subscribing.kind, name, key)).collect();
         self.carry_out_orders(together(orders));
     }
@@ -234,12 +232,42 @@ impl Engine {
         self.send(key, slot, traits, request)
     }
 
+    /// The replies to a step of an EXEC: a node does not know that it is asked for a RESP2 client that listens by now, to
+    /// which PING is answered otherwise.
+    pub(super) fn pongs_of<'a>(&self, exec: &Exec, told: &'a [u8]) -> Cow<'a, [u8]> {
+        let owner = self.clients.get(exec.owner);
+        let listens =
+            |owner: &Client| owner.flags.has(ClientFlags::SUBSCRIBED) && owner.protocol() == Protocol::Resp2;
+        let Some(Step::Group(_, commands)) = exec.steps.get(exec.begun.wrapping_sub(1)) else {
+            return told.into();
+        };
+        let reply = replies(told).last().unwrap_or_default();
+        let Some(items) = Items::new(reply).filter(|_| owner.is_some_and(listens)) else {
+            return told.into();
+        };
+        let mut changed = Vec::new();
+        encode::array_header(&mut changed, commands.len());
+        for (item, &at) in items.zip(commands) {
+            let request = &exec.transaction.requests[exec.transaction.ranges[at].clone()];
+            let message = |args: &RequestArgs<'_>| args.is(0, "ping").then(|| args.word(1).to_vec());
+            match with_queued(request, message).flatten() {
+                Some(message) if !is_error(item) => {
+                    encode::array_header(&mut changed, 2);
+                    encode::bulk(&mut changed, b"pong");
+                    encode::bulk(&mut changed, &message);
+                }
+                _ => changed.extend_from_slice(item),
+            }
+        }
+        changed.into()
+    }
+
     /// EXEC's reply with the counts of those who heard the messages in the transaction.
     pub(super) fn exec_receivers(&self, node: NodeId, request: &[u8], reply: Vec<u8>) -> Vec<u8> {
         let Some(items) = Items::new(&reply).filter(|_| self.shared.pubsub.is_used()) else { return reply };
         let publishes = |request: &[u8]| {
             let is = |args: &RequestArgs<'_>| args.is(0, "publish") || args.is(0, "spublish");
-            crate::plan::with_queued(request, is).unwrap_or(false)
+            with_queued(request, is).unwrap_or(false)
         };
         let queued: Vec<_> = request_ranges(request).into_iter().skip(1).collect();
         let mut counted = Vec::new();
@@ -258,7 +286,7 @@ impl Engine {
     /// A count of those who heard a message, as the client is to be told it.
     pub(super) fn receivers(&self, node: NodeId, request: &[u8], reply: &[u8]) -> Vec<u8> {
         let told = portico_resp::integer_reply(reply).unwrap_or(0);
-        let count = crate::plan::with_queued(request, |args| {
+        let count = with_queued(request, |args| {
             let kind = if args.is(0, "spublish") { Kind::Shard } else { Kind::Channel };
             self.shared.pubsub.receivers(kind, args.word(1), node, told)
         });

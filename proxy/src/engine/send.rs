@@ -2,6 +2,7 @@
 
 use portico_slots::{NodeIndex, Slot};
 
+use super::quiet::QUIET;
 use super::wait::shard_bit;
 use super::{Engine, Fan};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
@@ -275,10 +276,15 @@ impl Engine {
         Some(seq)
     }
 
-    /// Registers a request that is answered with [`Engine::settle`].
+    /// Registers a request that is answered with [`Engine::settle`], be it before [`Engine::run_quietly`] could say that
+    /// the answer is not wanted.
     pub(super) fn begin_wait(&mut self, key: ClientKey, traits: Traits) -> Option<u32> {
-        let work = self.clients.get_mut(key)?.work.as_deref_mut()?;
-        Some(work.queue.push(Pending::sent(LinkKey::default(), 0, traits.pending().with(PendingFlags::FAN))))
+        let client = self.clients.get_mut(key)?;
+        let mut flags = traits.pending().with(PendingFlags::FAN);
+        if client.flags.any(QUIET) {
+            flags = flags.with(PendingFlags::SILENT);
+        }
+        Some(client.work.as_deref_mut()?.queue.push(Pending::sent(LinkKey::default(), 0, flags)))
     }
 
     /// Sends one part of a registered request. `encode` appends its bytes.

@@ -1,5 +1,6 @@
 //! The engine without sockets: what is sent where, in which order, and what happens when a node says no or is gone.
 
+mod pubsub;
 mod tracking;
 
 use std::collections::HashMap;

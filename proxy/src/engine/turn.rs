@@ -34,6 +34,7 @@ impl Engine {
 
     /// A turn ends: what its replies made possible, and what time brings.
     pub fn end_turn(&mut self) {
+        self.review_hub();
         if self.is_waiting() && self.now >= self.next_tick {
             self.next_tick = self.now + Self::TICK;
             self.tick();
@@ -76,6 +77,7 @@ impl Engine {
         }
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
         let until = if self.watchful { until.min(self.next_check) } else { until };
+        let until = if self.hub_anxious { until.min(self.next_review) } else { until };
         let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));
         let until = self.pause.map_or(until, |pause| until.min(pause.until));
         until.saturating_duration_since(self.now)
@@ -87,7 +89,6 @@ impl Engine {
             && self.orphans.is_empty()
             && self.uploading.is_empty()
             && self.opened.is_empty()
-            && !self.hub_anxious
             && self.monitor_waiters.is_empty())
     }
 
@@ -98,7 +99,6 @@ impl Engine {
         self.settle_orphans(None);
         self.reopen_for_orphans();
         self.start_uploads();
-        self.review_hub();
         self.review_monitors();
         self.wake_stalled();
     }

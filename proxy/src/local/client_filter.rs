@@ -1,5 +1,6 @@
 //! Which clients CLIENT LIST tells of and CLIENT KILL closes.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use super::client::address;
@@ -34,8 +35,8 @@ impl Type {
 /// Which clients: those that all of it admits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientFilter {
-    /// Those with these numbers, in this order.
-    pub ids: Option<Vec<i64>>,
+    /// Those with these numbers, each with its places in the order in which they were asked for.
+    pub ids: Option<HashMap<i64, Vec<u64>>>,
     kind: Option<Type>,
     peer: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
@@ -54,7 +55,7 @@ impl ClientFilter {
         let is = |wanted: &Option<Vec<u8>>, is: Option<std::net::SocketAddr>| {
             wanted.as_ref().is_none_or(|wanted| address(is).as_bytes() == wanted)
         };
-        self.ids.as_ref().is_none_or(|ids| ids.contains(&client.id.cast_signed()))
+        self.ids.as_ref().is_none_or(|ids| ids.contains_key(&client.id.cast_signed()))
             && self.kind.is_none_or(|kind| kind == Type::of(client))
             && self.but != Some(client.id)
             && self.age.is_none_or(|least| age() >= least)
@@ -78,8 +79,11 @@ pub fn list_filter(args: &RequestArgs<'_>) -> Result<ClientFilter, Vec<u8>> {
             Ok(ClientFilter { kind: Some(Type::named(args.word(3))?), ..ClientFilter::default() })
         }
         count if count > 3 && args.is(2, "id") => {
-            let ids: Option<Vec<i64>> = (3..count).map(|at| args.integer(at)).collect();
-            let ids = ids.ok_or_else(|| b"ERR Invalid client ID".to_vec())?;
+            let mut ids: HashMap<i64, Vec<u64>> = HashMap::new();
+            for (at, place) in (3..count).zip(0..) {
+                let id = args.integer(at).ok_or_else(|| b"ERR Invalid client ID".to_vec())?;
+                ids.entry(id).or_default().push(place);
+            }
             Ok(ClientFilter { ids: Some(ids), ..ClientFilter::default() })
         }
         _ => Err(syntax_error()),
@@ -105,7 +109,7 @@ pub fn kill_filter(args: &RequestArgs<'_>, me: u64, version: &str) -> Result<Cli
             b"id" => {
                 let id = args.integer(at + 1).filter(|id| *id > 0);
                 let id = id.ok_or_else(|| b"ERR client-id should be greater than 0".to_vec())?;
-                filter.ids = Some(vec![id]);
+                filter.ids = Some(HashMap::from([(id, vec![0])]));
             }
             b"type" => filter.kind = Some(Type::named(value)?),
             b"addr" => filter.peer = Some(value.to_vec()),

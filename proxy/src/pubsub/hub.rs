@@ -8,11 +8,11 @@
 //! What nobody listens to any more is unsubscribed at once, and the last one who left is told so when the node has
 //! done it: a PUBLISH on another connection must not count what is gone.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portico_slots::{NodeId, Role, Slot, Topology, slot};
+use portico_slots::{NodeId, Role, SLOT_COUNT, Slot, Topology, slot};
 
 use super::sources::Sources;
 use super::{Heard, Kind, Name, Registry, is_of_keyspace};
@@ -70,7 +70,8 @@ struct Topic {
     /// Subscribed at every master.
     everywhere: bool,
     listeners: BTreeSet<ClientKey>,
-    waiters: BTreeSet<ClientKey>,
+    /// How often each of them has asked for it.
+    waiters: BTreeMap<ClientKey, u32>,
     /// A node refused it: not to be asked again before.
     not_before: Option<Instant>,
 }
@@ -130,6 +131,12 @@ impl Hub {
         self.topics.iter().all(HashMap::is_empty)
     }
 
+    /// How many channels and patterns are subscribed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.topics.iter().map(HashMap::len).sum()
+    }
+
     /// A client wants to listen. Returns whether it can at once.
     pub fn expect(&mut self, kind: Kind, name: &Name, client: ClientKey, world: &World<'_>) -> bool {
         if self.is_empty() {
@@ -140,10 +147,10 @@ impl Hub {
         let topic = self.topics[kind.index()].entry(Name::clone(name)).or_insert_with(|| {
             let everywhere = kind == Kind::Pattern || kind == Kind::Channel && is_of_keyspace(name);
             *number += usize::from(everywhere);
-            let (listeners, waiters) = (BTreeSet::new(), BTreeSet::new());
+            let (listeners, waiters) = (BTreeSet::new(), BTreeMap::new());
             Topic { slot: slot(name), everywhere, listeners, waiters, not_before: None }
         });
-        topic.waiters.insert(client);
+        *topic.waiters.entry(client).or_default() += 1;
         self.waiting.insert((kind, Name::clone(name)));
         self.is_established(kind, name, world)
     }
@@ -175,10 +182,15 @@ impl Hub {
         self.end_unused(kind, name)
     }
 
-    /// A client does not wait for a name any more, since it listens or since it gave up.
+    /// A client does not wait for a name any more, since it listens or since it gave up: as often as it was expected.
     pub fn leave_waiting(&mut self, kind: Kind, name: &Name, client: ClientKey) -> Vec<Order> {
         let Some(topic) = self.topics[kind.index()].get_mut(name) else { return Vec::new() };
-        topic.waiters.remove(&client);
+        if let Some(times) = topic.waiters.get_mut(&client) {
+            *times -= 1;
+            if *times == 0 {
+                topic.waiters.remove(&client);
+            }
+        }
         if topic.waiters.is_empty() {
             self.waiting.remove(&(kind, Name::clone(name)));
         }
@@ -220,7 +232,7 @@ impl Hub {
     #[must_use]
     pub fn waiters(&self, kind: Kind, name: &[u8]) -> Vec<ClientKey> {
         let topic = self.topics[kind.index()].get(name);
-        topic.map_or_else(Vec::new, |topic| topic.waiters.iter().copied().collect())
+        topic.map_or_else(Vec::new, |topic| topic.waiters.keys().copied().collect())
     }
 
     /// Names that somebody waits for.
@@ -258,6 +270,12 @@ impl Hub {
         Some(owner)
     }
 
+    /// Whether one of the nodes that are listened to, or were a moment ago, is a replica of a slot's owner.
+    fn has_replica(&self, slot: Slot, world: &World<'_>) -> bool {
+        let follows = |owner: NodeId| self.upstreams.keys().any(|&node| world.follows(node, owner));
+        world.owner(slot).is_some_and(follows)
+    }
+
     fn everywhere(&self, world: &World<'_>) -> Vec<NodeId> {
         let mut nodes: Vec<NodeId> = world.masters().chain(self.sources.nodes()).collect();
         nodes.sort_unstable();
@@ -270,19 +288,36 @@ impl Hub {
     pub fn needed(&self, world: &World<'_>) -> HashSet<NodeId> {
         let mut needed = HashSet::new();
         let mut all = false;
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().filter(|kind| !self.topics[kind.index()].is_empty()) {
+            let mut looked_at = vec![false; usize::from(SLOT_COUNT)];
             for (name, topic) in &self.topics[kind.index()] {
-                if topic.everywhere {
-                    all = true;
-                } else {
-                    needed.extend(self.homes(kind, name, topic, world));
+                all |= topic.everywhere;
+                if topic.everywhere || looked_at[usize::from(topic.slot)] {
+                    continue;
                 }
+                needed.extend(self.homes(kind, name, topic, world));
+                // Names of one slot have one home, but for sharded ones that stay with a replica.
+                looked_at[usize::from(topic.slot)] =
+                    kind != Kind::Shard || !self.has_replica(topic.slot, world);
             }
         }
         if all {
             needed.extend(self.everywhere(world));
         }
         needed
+    }
+
+    /// Whether all has been asked of the nodes so that a name is subscribed wherever it has to be, or is about to be:
+    /// while a connection is being made, all names are looked at again and again.
+    #[must_use]
+    pub fn is_asked_for(&self, kind: Kind, name: &Name, world: &World<'_>) -> bool {
+        let Some(topic) = self.topics[kind.index()].get(name) else { return true };
+        let key = (kind, Name::clone(name));
+        let asked = |upstream: &Upstream| {
+            !upstream.ready || upstream.names.get(&key).is_some_and(|state| state.wanted)
+        };
+        let homes = self.homes(kind, name, topic, world);
+        !homes.is_empty() && homes.iter().all(|node| self.upstreams.get(node).is_some_and(asked))
     }
 
     /// Whether a name is subscribed wherever it has to be and can be.

@@ -63,8 +63,9 @@ impl Kind {
     }
 }
 
-/// Whether a channel is one of those on which a node tells of what happens to its keys. Such messages do not leave
-/// their node, while all others reach every node of the cluster.
+/// Whether a channel is one of those on which a node tells of what happens to its keys. What it tells does not leave the
+/// node, and is taken from each master. What a client publishes there reaches every node like any other message, which
+/// cannot be told from that: it is heard once from each master.
 #[must_use]
 pub fn is_of_keyspace(channel: &[u8]) -> bool {
     channel.starts_with(b"__keyspace@") || channel.starts_with(b"__keyevent@")

@@ -18,6 +18,8 @@ pub struct Subscribing {
     pub kind: Kind,
     /// The names, as often as they were given.
     pub names: Vec<Name>,
+    /// How many of them, from the first, the nodes were seen to have confirmed.
+    pub established: usize,
     /// Who will listen: somebody else than who asks, if that is an agent.
     pub listener: ClientKey,
     /// Since when it waits.
@@ -49,6 +51,8 @@ pub struct Standing {
     pub hears: bool,
     /// What an agent does.
     pub task: Option<Task>,
+    /// A CLIENT REPLY ON was in its EXEC: how many bytes of items before that are not told.
+    pub unsaid: Option<usize>,
     /// An agent's: the same client.
     pub owner: Option<ClientKey>,
     /// What it is subscribed to.

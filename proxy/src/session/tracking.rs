@@ -26,6 +26,9 @@ pub struct TrackingMode {
 
 impl TrackingMode {
     /// Appends the command that has a node track so. `listener`: the number that the connection which is told has there.
+    ///
+    /// Of all keys without a PREFIX: an empty one is refused beside others, which Redis takes before a BCAST without
+    /// any. It tells of keys with those prefixes twice then; here, where a connection begins so, once.
     pub fn command(&self, listener: Option<u64>, out: &mut Vec<u8>) {
         let listener = listener.map(|id| id.to_string());
         let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON"];
@@ -39,7 +42,8 @@ impl TrackingMode {
             (self.noloop, b"NOLOOP"),
         ];
         words.extend(options.iter().filter(|(set, _)| *set).map(|(_, word)| *word));
-        for prefix in &self.prefixes {
+        let all_keys = self.prefixes.contains(&b""[..]);
+        for prefix in self.prefixes.iter().filter(|_| !all_keys) {
             words.extend([&b"PREFIX"[..], prefix]);
         }
         encode::command(out, &words);
@@ -102,5 +106,25 @@ impl Client {
     #[must_use]
     pub fn redirection(&self) -> i64 {
         self.tracking().map_or(-1, |tracking| tracking.mode.redirect.cast_signed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(prefixes: &[&str]) -> String {
+        let prefixes = prefixes.iter().map(|prefix| prefix.as_bytes().to_vec()).collect();
+        let mut out = Vec::new();
+        TrackingMode { bcast: true, prefixes, ..TrackingMode::default() }.command(None, &mut out);
+        let text = String::from_utf8_lossy(&out).into_owned();
+        text.split("\r\n").filter(|word| !word.starts_with(['*', '$'])).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn no_prefix_is_named_where_all_keys_are_told_of() {
+        assert_eq!(command(&["u:", "x"]), "CLIENT TRACKING ON BCAST PREFIX u: PREFIX x ");
+        assert_eq!(command(&["", "u:"]), "CLIENT TRACKING ON BCAST ");
+        assert_eq!(command(&[""]), "CLIENT TRACKING ON BCAST ");
     }
 }

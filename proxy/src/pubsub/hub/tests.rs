@@ -240,3 +240,47 @@ fn what_a_node_refused_is_asked_for_again_and_not_taken_for_granted() {
     assert_eq!(bench.review(), ["1: ssubscribe b"]);
     assert_eq!(bench.hub.waiters(Kind::Shard, LOW.as_bytes()), [client]);
 }
+
+#[test]
+fn what_is_not_asked_for_yet_is_known() {
+    let mut bench = Bench::new();
+    let (client, now) = (bench.clients.insert(()), bench.now);
+    bench.with(|hub, world| hub.expect(Kind::Channel, &name(LOW), client, world));
+    let asked = |hub: &mut Hub, world: &World<'_>| hub.is_asked_for(Kind::Channel, &name(LOW), world);
+    assert!(!bench.with(asked), "there is no connection");
+    bench.hub.opening(id(1), now);
+    assert!(bench.with(asked), "it will be asked for when there is one");
+    bench.hub.ready(id(1), now);
+    assert!(!bench.with(asked));
+    let (orders, _) = bench.with(Hub::reconcile_all);
+    assert!(bench.with(asked) && orders.len() == 1);
+    bench.hub.lost(id(1), now);
+    bench.hub.ready(id(1), now);
+    assert!(!bench.with(asked), "that connection is gone");
+}
+
+#[test]
+fn who_asked_for_a_name_twice_waits_for_it_until_both_are_answered() {
+    let mut bench = Bench::new();
+    let client = bench.clients.insert(());
+    for _ in 0..2 {
+        bench.with(|hub, world| hub.expect(Kind::Channel, &name(LOW), client, world));
+    }
+    assert!(bench.hub.leave_waiting(Kind::Channel, &name(LOW), client).is_empty());
+    assert_eq!(bench.hub.waiters(Kind::Channel, LOW.as_bytes()), [client]);
+    bench.hub.leave_waiting(Kind::Channel, &name(LOW), client);
+    assert!(bench.hub.is_empty());
+}
+
+#[test]
+fn names_of_one_slot_may_have_different_homes_after_a_failover() {
+    let mut bench = Bench::new();
+    bench.listen(Kind::Shard, LOW);
+    bench.topology = failed_over();
+    let other = format!("{{{LOW}}}");
+    bench.listen(Kind::Shard, &other);
+    let mut needed: Vec<_> = bench.with(|hub, world| hub.needed(world)).into_iter().collect();
+    needed.sort_unstable();
+    assert_eq!(bench.hears(Kind::Shard, LOW, LOW), [1]);
+    assert_eq!(needed, [id(1), id(3)]);
+}
