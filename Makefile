@@ -64,11 +64,11 @@ lint: tools-test
 	cargo clippy --workspace --all-targets -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check; fi
 
-# The binary first: the end-to-end tests start it. engine-cost is measured as it is released.
+# All at once, so that each crate is built once: by itself the binary that the end-to-end tests start would have other
+# features. engine-cost is measured as it is released.
 build: tools-test
 	@echo "== Building (debug)"
-	cargo build -p portico
-	cargo test --workspace --no-run --quiet
+	cargo build --workspace --lib --bins --tests
 	@echo "== Building (release, what instructions are counted of)"
 	cargo build --release -p portico-tests --bin engine-cost
 

@@ -151,23 +151,3 @@ fn everybody_else_is_killed() -> Result<()> {
     killer.expect("LLEN nothing", ":1\r\n")?;
     portico.check_log()
 }
-
-/// Keys watched on connections of one protocol are not watched any more when it changes: EXEC does not run.
-#[test]
-fn a_changed_protocol_breaks_a_watch() -> Result<()> {
-    let (_cluster, portico) = start()?;
-    let mut client = portico.client()?;
-    client.expect("WATCH k", "+OK\r\n")?;
-    client.hello3()?;
-    client.expect("MULTI", "+OK\r\n")?;
-    client.expect("SET k v", "+QUEUED\r\n")?;
-    client.expect("EXEC", "_\r\n")?;
-    client.expect("HGETALL k", "%0\r\n")?;
-    client.expect("WATCH k", "+OK\r\n")?;
-    client.expect("MULTI", "+OK\r\n")?;
-    client.expect("HGETALL k", "+QUEUED\r\n")?;
-    client.expect("EXEC", "*1\r\n%0\r\n")?;
-    client.expect("RESET", "+RESET\r\n")?;
-    client.expect("HGETALL k", "*0\r\n")?;
-    portico.check_log()
-}

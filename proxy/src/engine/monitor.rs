@@ -131,7 +131,7 @@ impl Engine {
         words: &RequestArgs<'_>,
         run: impl FnOnce(&mut Self) -> Flow,
     ) -> Flow {
-        let hidden = command.flags.has(Flags::ADMIN) || command.name == "quit";
+        let hidden = command.flags.has(Flags::ADMIN);
         let client = self.clients.get(key).filter(|client| !client.flags.has(ClientFlags::AGENT));
         let Some(client) = client.filter(|_| self.shown && !hidden) else { return run(self) };
         let (time, address) = (self.shared.time(self.now), local::client_address(client));
@@ -153,7 +153,7 @@ impl Engine {
             && let Some(client) = self.clients.get_mut(key)
         {
             client.standing().shown = Some((lines, own));
-        } else if matches!(flow, Flow::Done | Flow::Block) {
+        } else if !matches!(flow, Flow::Wait(_)) {
             lines.extend(own);
             self.show(lines);
         }
