@@ -18,6 +18,9 @@ impl Engine {
     /// Tells a client something between two replies.
     pub(super) fn tell(&mut self, key: ClientKey, push: &[u8], array: &[u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.flags.has(ClientFlags::CLOSING) {
+            return; // nothing comes behind the reply to QUIT
+        }
         let pool = &mut self.pool;
         let protocol = client.protocol();
         let work: &mut Work = client.work.get_or_insert_with(|| pool.works.pop().unwrap_or_default());
