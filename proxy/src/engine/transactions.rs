@@ -147,14 +147,10 @@ impl Engine {
             Plan::Native { slot, signal, keys }
                 if agent || watched.iter().all(|&other| other == slot.unwrap_or(home)) =>
             {
-                let found = slot;
-                let slot = slot.unwrap_or(home);
-                if transaction.scripts {
-                    self.before_scripts(key, cluster, slot, &transaction.requests);
-                }
+                let traits = Traits { flags: RequestFlags::default(), signal, keys };
                 let flow =
-                    self.exec_native(key, cluster, slot, signal, keys, &transaction.requests, &watched);
-                transaction.plan = Some(Plan::Native { slot: found, signal, keys });
+                    self.exec_native(key, cluster, slot.unwrap_or(home), traits, &transaction, &watched);
+                transaction.plan = Some(plan);
                 flow
             }
             plan => {
@@ -188,43 +184,17 @@ impl Engine {
         flow
     }
 
-    /// Sends a transaction of one slot to its node, as one request.
-    #[expect(clippy::too_many_arguments, reason = "what a transaction is and where it goes")]
+    /// Sends a transaction of one slot to its node. A watch ends with it, whatever comes of it.
     fn exec_native(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
         slot: Slot,
-        signal: bool,
-        keys: u32,
-        requests: &[u8],
+        traits: Traits,
+        transaction: &session::Transaction,
         watched: &[Slot],
     ) -> Flow {
-        let mut flags = RequestFlags::GROUP.with(RequestFlags::TRANSACTION);
-        let owner = |slot| cluster.topology.owner(slot);
-        let lane = self.clients.get(key).map_or(Lane::CONTROL, |client| client.lane);
-        let link =
-            owner(slot).and_then(|owner| self.standing(lane, owner)).and_then(|link| self.links.get(link));
-        if link.is_none() {
-            // Before all of it is put together, as often as it is looked whether the node is back.
-            owner(slot).map(|owner| self.route(lane, owner));
-            return self.unreachable(key, slot);
-        }
-        if let Some(error) = link.and_then(|link| link.identity.refuses_multi.as_deref()) {
-            let text = format!("EXECABORT Transaction discarded because the node refuses MULTI: {error}");
-            self.discard(key);
-            return self.refuse(key, text.as_bytes());
-        }
-        if watched.iter().any(|&other| owner(other) == owner(slot)) {
-            flags = flags.with(RequestFlags::GUARDED);
-        }
-        let said =
-            self.clients.get(key).and_then(|client| client.standing.as_deref()).and_then(|it| it.caching);
-        if said.is_some() {
-            flags = flags.with(RequestFlags::CACHING);
-        }
-        let bytes = [MULTI, said.map_or(b"", Caching::request), requests, EXEC].concat();
-        let flow = self.send(key, slot, Traits { flags, signal, keys }, &bytes);
+        let flow = self.send_transaction(key, cluster, slot, traits, transaction, watched);
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         if flow == Flow::Done
             && client.flags.has(ClientFlags::WATCHING)
@@ -238,6 +208,43 @@ impl Engine {
             return Flow::Block;
         }
         flow
+    }
+
+    /// Sends a transaction as one request.
+    fn send_transaction(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        slot: Slot,
+        traits: Traits,
+        transaction: &session::Transaction,
+        watched: &[Slot],
+    ) -> Flow {
+        let owner = |slot| cluster.topology.owner(slot);
+        // Before anything is put together: it is looked often whether a node is back.
+        let link = match self.ready(key, owner(slot), slot) {
+            Ok(link) => link,
+            Err(flow) => return flow,
+        };
+        if let Some(error) = self.links.get(link).and_then(|link| link.identity.refuses_multi.as_deref()) {
+            let text = format!("EXECABORT Transaction discarded because the node refuses MULTI: {error}");
+            self.discard(key);
+            return self.refuse(key, text.as_bytes());
+        }
+        if transaction.scripts {
+            self.before_scripts(key, cluster, slot, &transaction.requests);
+        }
+        let mut flags = RequestFlags::GROUP.with(RequestFlags::TRANSACTION);
+        if watched.iter().any(|&other| owner(other) == owner(slot)) {
+            flags = flags.with(RequestFlags::GUARDED);
+        }
+        let said =
+            self.clients.get(key).and_then(|client| client.standing.as_deref()).and_then(|it| it.caching);
+        if said.is_some() {
+            flags = flags.with(RequestFlags::CACHING);
+        }
+        let bytes = [MULTI, said.map_or(b"", Caching::request), &transaction.requests, EXEC].concat();
+        self.send(key, slot, Traits { flags, ..traits }, &bytes)
     }
 
     /// A node's answer to a transaction.
