@@ -53,9 +53,9 @@ test-apps: tools-apps apps
 	cargo build -p portico
 	@echo "== Testing"
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run -p portico-tests --test apps --run-ignored only --no-fail-fast $(APP); \
+		cargo nextest run -p portico-tests --test programs --run-ignored only --no-fail-fast $(APP); \
 	else \
-		cargo test -p portico-tests --test apps --no-fail-fast -- --ignored --test-threads 2 $(APP); \
+		cargo test -p portico-tests --test programs --no-fail-fast -- --ignored --test-threads 2 $(APP); \
 	fi
 
 lint: tools-test
@@ -75,7 +75,7 @@ build: tools-test
 # What is recorded depends on nothing but the sources and the compiler: any machine will do.
 record-costs: tools-test
 	cargo build -p portico
-	RECORD_COSTS=1 cargo test -p portico-tests --test instructions --test system_calls -- --nocapture
+	RECORD_COSTS=1 cargo test -p portico-tests --test cost -- --nocapture
 	git --no-pager diff --stat -- tests/cost
 
 bench: tools-bench $(BENCH)/venv/requirements.txt

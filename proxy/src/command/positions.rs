@@ -148,7 +148,7 @@ mod tests {
         found.map(|()| out)
     }
 
-    // What a server agrees to is in tests/tests/command_table.rs; here is what it cannot be asked, or says otherwise
+    // What a server agrees to is in tests/tests/oracle/command_table.rs; here is what it cannot be asked, or says otherwise
     // to COMMAND GETKEYS than it does when it routes.
 
     #[test]

@@ -1,4 +1,4 @@
-//! Drives the engine, without sockets, through the main shapes of load; `tests/instructions.rs` runs it in callgrind.
+//! Drives the engine, without sockets, through the main shapes of load; `tests/cost/instructions.rs` runs it in callgrind.
 //!
 //! Callgrind counts only what runs inside `counted_turn`, which does what the worker's shell does in a turn, and notes
 //! its count whenever `note_count` is called: when a shape has been warmed up, and when it has been measured. Hardly

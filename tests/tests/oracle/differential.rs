@@ -180,7 +180,7 @@ fn name_of(table: &Table, words: &[Vec<u8>]) -> Option<&'static str> {
 
 /// Commands without a case in a list, and why.
 const WITHOUT_CASE: [(&str, &str); 8] = [
-    ("quit", "ends the connection: hostile.rs"),
+    ("quit", "ends the connection: hostile/input.rs"),
     ("reset", "changes the protocol: below"),
     ("hello", "describes a server with an id of its own: below"),
     ("move", "below: a standalone has as many databases as it is told"),

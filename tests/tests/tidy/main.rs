@@ -106,7 +106,7 @@ fn the_proxys_layers_are_kept() -> Result<()> {
     let folder = root().join("proxy/src");
     let place = |module: &str| {
         let place = LAYERS.iter().position(|layer| *layer == module);
-        place.with_context(|| format!("{module} is not in the list of layers in tests/tests/tidy.rs"))
+        place.with_context(|| format!("{module} is not in the list of layers in tests/tests/tidy/main.rs"))
     };
     let mut found = Vec::new();
     files(&folder, ".rs", &mut found)?;

@@ -3,7 +3,7 @@
 //! Each program of `tests/clients` checks what it is answered. It is run against a plain Redis first, so that what
 //! it finds wrong here is Portico's doing.
 
-#[path = "../clients/redis_rs.rs"]
+#[path = "../../clients/redis_rs.rs"]
 mod redis_rs;
 
 use std::path::{Path, PathBuf};

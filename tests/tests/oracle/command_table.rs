@@ -1,6 +1,6 @@
 //! The command table is what the installed server says of itself, and finds the keys that it finds.
 
-#[path = "../src/bin/command-table/server.rs"]
+#[path = "../../src/bin/command-table/server.rs"]
 mod server;
 
 use std::collections::HashSet;

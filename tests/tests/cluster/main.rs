@@ -1,0 +1,11 @@
+//! What a dialogue with one Redis cannot show: several nodes and workers, values that stream, maps that change.
+
+mod client_commands;
+mod cross_slot;
+mod large_values;
+mod pipelines;
+mod pubsub;
+mod sandbox;
+mod scripts;
+mod topology;
+mod tracking;

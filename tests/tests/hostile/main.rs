@@ -1,0 +1,5 @@
+//! What is wrong from outside: bad input, bad settings, signals, clients that do not read.
+
+mod input;
+mod settings;
+mod stop;
