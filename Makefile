@@ -11,21 +11,23 @@ APPS := $(TARGET)/apps
 BENCH := $(TARGET)/bench
 # Seconds that make fuzz gives each target.
 FUZZ_SECONDS ?= 60
+# What make test runs: all, or what this word names (tests/run.sh).
+T ?=
 # What make test-apps runs: all, or those whose names hold this word.
 APP ?=
-# Where the servers that tests start keep their files: in memory, where that has room. A node's fsync of nodes.conf on a
-# busy disk would stop the node.
-SCRATCH := $(shell df --output=fstype,avail -B1G /dev/shm 2>/dev/null | awk '$$1 == "tmpfs" && $$2 >= 4 {print "/dev/shm"}')
-IN_SCRATCH := $(if $(SCRATCH),TMPDIR=$(SCRATCH))
+# Says when a stage begins, and how long it took.
+STAGE := @tests/stage.sh
 # What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
-.PHONY: help demo test test-apps lint build clients apps bench pgo record-costs fuzz clean
-.PHONY: tools-demo tools-test tools-apps tools-bench
+.PHONY: help demo check test test-apps lint clients apps bench pgo record-costs fuzz clean
+.PHONY: tools-demo tools-check tools-test tools-apps tools-bench
 
 help:
 	@echo "make demo          a throwaway cluster with Portico in front; Ctrl-C ends it (ARGS=\"--replicas 1\")"
-	@echo "make test          format, lints, and every test, with real servers and real clients"
+	@echo "make check         format, lints, docs, unit tests; needs no server"
+	@echo "make test          the same, and every test with real servers and real clients"
+	@echo "make test T=...    a file of tests (live_watch), a folder of them (live) or a part of a test's name"
 	@echo "make test-apps     Celery, RQ, Sidekiq, BullMQ, socket.io and others do real jobs through Portico (APP=\"celery\")"
 	@echo "make bench         what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16\")"
 	@echo "make pgo           a profile-guided build, $(TARGET)/pgo/portico: needs rustup"
@@ -35,52 +37,45 @@ help:
 	@echo "demo, test, test-apps and bench install what they miss where apt-get exists, and say what it is elsewhere."
 
 demo: tools-demo
-	@echo "== Building (release)"
-	cargo build --release -p portico
+	$(STAGE) "Build (release)" cargo build --release -p portico
 	@exec $(TARGET)/release/portico sandbox $(ARGS)
 
-test: tools-test clients lint build
-	@echo "== Testing"
-	@if cargo nextest --version >/dev/null 2>&1; then \
-		$(IN_SCRATCH) cargo nextest run --workspace --no-fail-fast; \
-	else \
-		$(IN_SCRATCH) cargo test --workspace --no-fail-fast; \
-	fi
+check: tools-check lint
+	@tests/run.sh --unit
+
+ifdef T
+test: tools-test
+	@tests/run.sh $(T)
+else
+test: tools-test clients lint
+	@tests/run.sh
+endif
+
+lint: tools-check
+	$(STAGE) "Format" cargo fmt --all --check
+	$(STAGE) "Lints" cargo clippy --workspace --all-targets -- -D warnings
+	$(STAGE) "Docs" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --document-private-items --quiet
+	@if cargo deny --version >/dev/null 2>&1; then \
+		tests/stage.sh "Dependencies" cargo deny --all-features check bans licenses sources; \
+	else echo "== Dependencies: not checked, cargo-deny is not installed"; fi
 
 # APPS_ONLY=redis: only against a plain Redis; APPS_ONLY=portico: only through Portico.
 test-apps: tools-apps apps
-	@echo "== Building (debug)"
-	cargo build -p portico
-	@echo "== Testing"
+	$(STAGE) "Build (debug)" cargo build --workspace --bins --test programs
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run -p portico-tests --test programs --run-ignored only --no-fail-fast $(APP); \
+		cargo nextest run --workspace --test programs --run-ignored only --no-fail-fast $(APP); \
 	else \
-		cargo test -p portico-tests --test programs --no-fail-fast -- --ignored --test-threads 2 $(APP); \
+		cargo test --workspace --test programs --no-fail-fast -- --ignored --test-threads 2 $(APP); \
 	fi
-
-lint: tools-test
-	@echo "== Format and lints"
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check; fi
-
-# All at once, so that each crate is built once: by itself the binary that the end-to-end tests start would have other
-# features. engine-cost is measured as it is released.
-build: tools-test
-	@echo "== Building (debug)"
-	cargo build --workspace --lib --bins --tests
-	@echo "== Building (release, what instructions are counted of)"
-	cargo build --release -p portico-tests --bin engine-cost
 
 # What is recorded depends on nothing but the sources and the compiler: any machine will do.
 record-costs: tools-test
-	cargo build -p portico
-	RECORD_COSTS=1 cargo test -p portico-tests --test cost -- --nocapture
+	cargo build --workspace --bins --test cost
+	RECORD_COSTS=1 cargo test --workspace --test cost -- --nocapture
 	git --no-pager diff --stat -- tests/cost
 
 bench: tools-bench $(BENCH)/venv/requirements.txt
-	@echo "== Building (release)"
-	cargo build --release -p portico
+	$(STAGE) "Build (release)" cargo build --release -p portico
 	@echo "== Comparing"
 	@exec bench/run.py --binary $(TARGET)/release/portico --folder $(BENCH) $(ARGS)
 
@@ -98,6 +93,9 @@ $(BENCH)/venv/requirements.txt: bench/requirements.txt | tools-bench
 
 tools-demo:
 	@tests/install-tools.sh cargo redis-server
+
+tools-check:
+	@tests/install-tools.sh cargo
 
 tools-test:
 	@tests/install-tools.sh cargo redis-server redis-benchmark python3 node npm valgrind strace

@@ -4,6 +4,7 @@
 
 pub mod config;
 
+#[expect(clippy::disallowed_methods, reason = "it waits for servers to start")]
 pub mod sandbox;
 
 pub mod logging;
@@ -27,8 +28,11 @@ pub mod local;
 
 pub mod engine;
 
+#[expect(clippy::disallowed_methods, reason = "the shell tells the engine what time it is")]
 pub mod worker;
 
+#[expect(clippy::disallowed_methods, reason = "the process begins here")]
 pub mod serve;
 
+#[expect(clippy::disallowed_methods, reason = "`portico sandbox` waits for what it starts")]
 pub mod cli;

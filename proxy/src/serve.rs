@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 use mio::{Poll, Waker};
@@ -25,7 +25,7 @@ use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptio
 pub fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let workers = config.workers;
-    let shared = Arc::new(Shared::new(workers, config.port, Instant::now()));
+    let shared = Arc::new(Shared::new(workers, config.port, Instant::now(), SystemTime::now()));
     let cluster = Arc::new(SharedCluster::from_pointee(Cluster::unknown(Arc::new(Table::builtin()))));
     let refresh = RefreshRequests::default();
     raise_file_limit(&config);

@@ -104,7 +104,7 @@ pub enum ParseError {
 /// Reads `text`, the answer of the node at `asked`.
 ///
 /// A node that has not learned its own IP yet announces none (`:7000@17000`): its line's address is then its
-/// hostname or None, and [`crate::merge`] takes what other nodes say of it, or `asked`.
+/// hostname or None, and [`crate::merge()`] takes what other nodes say of it, or `asked`.
 ///
 /// # Errors
 /// If a line cannot be understood, or if not exactly one is flagged `myself`.

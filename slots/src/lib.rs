@@ -1,7 +1,7 @@
 //! Where a key lives: hash tags, slots, CLUSTER NODES, immutable topology snapshots, what changed between two.
 //!
 //! Pure: no sockets, no clock, no threads. The refresher in the proxy asks nodes, [`parse`]s what they say,
-//! [`merge`]s the [`View`]s to one [`Topology`] and publishes that; [`diff`] tells what it has to act on.
+//! [`merge()`]s the [`View`]s to one [`Topology`] and publishes that; [`diff()`] tells what it has to act on.
 
 mod address;
 mod claims;

@@ -117,7 +117,7 @@ impl Engine {
         }
     }
 
-    /// A worker's part of what [`Engine::fan_workers`] asked.
+    /// A worker's part of what `Engine::fan_workers` asked.
     pub fn gathered(&mut self, client: ClientKey, seq: u32, worker: usize, answer: &[u8]) {
         if self.enabling.contains_key(&client) {
             return self.heard_of(client, seq, worker, answer);

@@ -5,7 +5,7 @@ mod tracking;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use portico_slots::{Address, Node, NodeId, Role, Slot, Topology};
 
@@ -64,7 +64,7 @@ impl World {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         let cluster = cluster(BORDER);
-        let shared = Arc::new(Shared::new(1, 6379, now));
+        let shared = Arc::new(Shared::new(1, 6379, now, SystemTime::UNIX_EPOCH));
         let engine = Engine::new(Arc::new(Config::default()), shared, 0, Arc::clone(&cluster), now);
         Self { engine, now, cluster, links: HashMap::new(), told: HashMap::new(), down: Vec::new() }
     }
@@ -394,7 +394,7 @@ struct Workers {
 impl Workers {
     fn new() -> Self {
         let now = Instant::now();
-        let shared = Arc::new(Shared::new(2, 6379, now));
+        let shared = Arc::new(Shared::new(2, 6379, now, SystemTime::UNIX_EPOCH));
         let engine = |worker| {
             Engine::new(Arc::new(Config::default()), Arc::clone(&shared), worker, cluster(BORDER), now)
         };

@@ -27,7 +27,7 @@ fn authenticate(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> bool
     right
 }
 
-/// AUTH [username] password
+/// `AUTH [username] password`
 pub fn auth(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     let (user, password) = match args.count() {
         2 => (&b"default"[..], args.word(1)),

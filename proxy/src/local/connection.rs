@@ -11,7 +11,7 @@ const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 const NOT_AN_INT: &str = "ERR value is out of range, value must between -2147483648 and 2147483647";
 const OUT_OF_RANGE: &str = "ERR DB index is out of range";
 
-/// PING [message]
+/// `PING [message]`
 pub fn ping(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     let listens = context.client.flags.has(ClientFlags::SUBSCRIBED);
     match args.count() {
@@ -66,7 +66,7 @@ pub fn cluster_disabled(context: &mut Context<'_>) {
     encode::error(context.out, "ERR This instance has cluster support disabled");
 }
 
-/// COPY source destination [DB destination-db] [REPLACE]: the error that naming another database gets.
+/// `COPY source destination [DB destination-db] [REPLACE]`: the error that naming another database gets.
 #[must_use]
 pub fn copies_elsewhere(args: &RequestArgs<'_>) -> Option<&'static str> {
     let database = (3..args.count().saturating_sub(1)).find(|&at| args.is(at, "db"))?;

@@ -222,15 +222,16 @@ fn portico_section(totals: &Totals, masters: usize, shared: &Shared, out: &mut S
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's time begins at any instant")]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use std::time::{Instant, SystemTime};
 
     #[test]
     fn a_whole_is_told_as_one_server() {
         let a = "# Server\r\nredis_version:7.0.15\r\nredis_mode:cluster\r\n\r\n# Memory\r\nused_memory:1048576\r\nused_memory_human:1.00M\r\n\r\n# Commandstats\r\ncmdstat_get:calls=2,usec=10,usec_per_call=5.00\r\n\r\n# Keyspace\r\ndb0:keys=2,expires=1,avg_ttl=10\r\n";
         let b = "# Server\r\nredis_version:7.0.15\r\nredis_mode:cluster\r\n\r\n# Memory\r\nused_memory:1048576\r\nused_memory_human:1.00M\r\n\r\n# Commandstats\r\ncmdstat_get:calls=1,usec=20,usec_per_call=20.00\r\ncmdstat_set:calls=1,usec=1,usec_per_call=1.00\r\n\r\n# Keyspace\r\ndb0:keys=3,expires=3,avg_ttl=50\r\n";
-        let shared = Shared::new(1, 6379, Instant::now());
+        let shared = Shared::new(1, 6379, Instant::now(), SystemTime::UNIX_EPOCH);
         let told = info(&[a.as_bytes(), b.as_bytes()], false, &shared, &Config::default());
         for line in [
             "redis_mode:standalone",

@@ -28,7 +28,7 @@ pub struct TrackingRequest {
 pub const NO_SUCH_CLIENT: &[u8] = b"ERR The client ID you want redirect to does not exist";
 
 impl TrackingRequest {
-    /// Reads CLIENT TRACKING ON|OFF [REDIRECT id] [BCAST] [PREFIX prefix ...] [OPTIN] [OPTOUT] [NOLOOP].
+    /// Reads `CLIENT TRACKING ON|OFF [REDIRECT id] [BCAST] [PREFIX prefix ...] [OPTIN] [OPTOUT] [NOLOOP]`.
     #[must_use]
     pub fn read(args: &RequestArgs<'_>) -> Self {
         let on = match () {

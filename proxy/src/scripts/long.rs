@@ -34,6 +34,7 @@ impl LongScripts {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's time begins at any instant")]
 mod tests {
     use super::*;
 

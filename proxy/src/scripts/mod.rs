@@ -6,7 +6,7 @@ mod sha;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 pub use long::LongScripts;
 pub use sha::Sha;
@@ -79,7 +79,8 @@ impl Texts {
 /// The texts of scripts, by SHA1.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    texts: RwLock<Texts>,
+    #[expect(clippy::disallowed_types, reason = "taken where a script is met, not by other requests")]
+    texts: std::sync::RwLock<Texts>,
     /// Moves when no node is known to have any script any more.
     flushes: AtomicU64,
     /// Moves when a text was given up.

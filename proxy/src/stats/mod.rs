@@ -4,7 +4,7 @@ mod pause;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pause::PauseCell;
@@ -163,7 +163,8 @@ pub struct Shared {
     began: Duration,
     /// Readings of the cluster's map.
     pub map_reads: MapReads,
-    notify_events: Mutex<Option<NotifyEvents>>,
+    #[expect(clippy::disallowed_types, reason = "taken when a client sets it and when a connection is new")]
+    notify_events: std::sync::Mutex<Option<NotifyEvents>>,
     next_client: AtomicU64,
     stopping: AtomicBool,
     tracking: AtomicUsize,
@@ -213,12 +214,11 @@ struct NotifyEvents {
 }
 
 impl Shared {
-    /// For `workers` workers.
+    /// For `workers` workers. `started` and `began`: what the clock of intervals and that of dates say now.
     #[must_use]
-    pub fn new(workers: usize, port: u16, started: Instant) -> Self {
-        let nanos =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-        let seed = nanos ^ u128::from(std::process::id()) << 64;
+    pub fn new(workers: usize, port: u16, started: Instant, began: SystemTime) -> Self {
+        let began = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seed = began.as_nanos() ^ u128::from(std::process::id()) << 64;
         let run_id = format!(
             "{:032x}{:08x}",
             seed.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835),
@@ -233,9 +233,9 @@ impl Shared {
             pubsub: Arc::default(),
             own_addresses: Arc::default(),
             monitors: AtomicUsize::new(0),
-            began: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            began,
             map_reads: MapReads::default(),
-            notify_events: Mutex::default(),
+            notify_events: Default::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             tracking: AtomicUsize::new(0),

@@ -27,7 +27,7 @@ fn run(command: &mut Command) -> Result<String> {
 fn engine_cost() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--package", "portico-tests", "--bin", "engine-cost"]);
+    build.args(["build", "--release", "--package", "portico-engine-cost", "--bin", "engine-cost"]);
     let messages = run(build.args(["--message-format", "json-render-diagnostics"]))?;
     let path = messages.lines().find_map(|line| {
         let (_, path) = line.split_once(r#""executable":""#)?;

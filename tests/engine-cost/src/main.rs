@@ -2,13 +2,13 @@
 //!
 //! Callgrind counts only what runs inside `counted_turn`, which does what the worker's shell does in a turn, and notes
 //! its count whenever `note_count` is called: when a shape has been warmed up, and when it has been measured. Hardly
-//! anything differs from run to run: keys come from a seed, and the engine's clock goes on by a millisecond a round.
+//! anything differs from run to run: keys are the same, and the engine's clock goes on by a millisecond a round.
 //! Prints each shape's name and how many requests of it were measured, in the order of the notes.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use portico::backend::{ClientKey, LinkKey};
@@ -18,13 +18,12 @@ use portico::engine::{Effect, Engine};
 use portico::session::{About, ClientFlags};
 use portico::stats::Shared;
 use portico::topology::Cluster;
+use portico_resp::encode;
 use portico_slots::{Address, Node, NodeId, Role, SLOT_COUNT, Topology};
-use portico_tests::{Random, encode};
 
 const CLIENTS: usize = 50;
 /// Rounds with keys of their own; in each every client sends its requests at once.
 const ROUNDS: usize = 4;
-const KEYS: usize = 1_000_000;
 /// What the shell reads at once.
 const READ: usize = 64 * 1024;
 
@@ -199,12 +198,29 @@ fn replies(requests: &[u8]) -> Result<Vec<u8>> {
     Ok(replies.into_bytes())
 }
 
-fn requests(shape: &Shape, random: &mut Random) -> Vec<u8> {
+/// Keys in an order that is as good as random, and the same each time: of the million that load generators use.
+struct Keys(u64);
+
+impl Keys {
+    fn next(&mut self) -> String {
+        self.0 += 1;
+        // Fibonacci hashing: the upper bits of a multiple of 2^64 divided by the golden ratio.
+        format!("key:{:012}", self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44)
+    }
+}
+
+fn request(words: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode::command(&mut bytes, &words.iter().map(String::as_bytes).collect::<Vec<_>>());
+    bytes
+}
+
+fn requests(shape: &Shape, keys: &mut Keys) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..shape.depth {
         let mut words = vec![shape.command.to_owned()];
         for _ in 0..shape.keys {
-            let key = format!("key:{:012}", random.below(KEYS));
+            let key = keys.next();
             if shape.command.ends_with("SET") {
                 let mut text = String::new();
                 value(&key, &mut text);
@@ -213,7 +229,7 @@ fn requests(shape: &Shape, random: &mut Random) -> Vec<u8> {
                 words.push(key);
             }
         }
-        bytes.extend(encode(&words));
+        bytes.extend(request(&words));
     }
     bytes
 }
@@ -221,7 +237,7 @@ fn requests(shape: &Shape, random: &mut Random) -> Vec<u8> {
 impl World {
     fn new(masters: u16) -> Self {
         let (now, cluster) = (Instant::now(), Arc::new(cluster(masters)));
-        let shared = Arc::new(Shared::new(1, 6379, now));
+        let shared = Arc::new(Shared::new(1, 6379, now, SystemTime::now()));
         let engine = Engine::new(Arc::new(Config::default()), shared, 0, Arc::clone(&cluster), now);
         Self { engine, now, cluster, dirty_links: Vec::new(), dirty_clients: Vec::new() }
     }
@@ -270,15 +286,15 @@ fn measure(shape: &Shape) -> Result<usize> {
         ..Turn::default()
     };
     if shape.resp3 {
-        world.settle(all_send(&mut || encode(&["HELLO", "3"])))?;
+        world.settle(all_send(&mut || request(&["HELLO".to_owned(), "3".to_owned()])))?;
     }
-    let mut random = Random::new(1);
+    let mut keys = Keys(0);
     // Opens the connections to all nodes.
     let opening = Shape { command: "GET", keys: 1, depth: 16, ..*shape };
-    world.settle(all_send(&mut || requests(&opening, &mut random)))?;
+    world.settle(all_send(&mut || requests(&opening, &mut keys)))?;
     let (mut rounds, mut expected) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let first = all_send(&mut || requests(shape, &mut random));
+        let first = all_send(&mut || requests(shape, &mut keys));
         let wanted = first
             .clients
             .iter()
