@@ -73,7 +73,7 @@ if [[ ! $expression ]]; then
             resp/tests/*) targets["--test $(basename "$path" .rs)"]=1 ;;
             *) targets["--lib"]=1 ;;
         esac
-    done < <(git grep -lE "(fn|mod) [a-z0-9_]*$name" -- '*.rs')
+    done < <(git grep --untracked -lE "(fn|mod) [a-z0-9_]*$name" -- '*.rs')
     also "test($word)"
 fi
 if ((${#targets[@]} == 0)); then
