@@ -220,6 +220,16 @@ impl Topology {
         self.covered
     }
 
+    /// How many slots each node owns, by its number.
+    #[must_use]
+    pub fn slot_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.nodes.len()];
+        for owner in (0..SLOT_COUNT).filter_map(|slot| self.owner(slot)) {
+            counts[usize::from(owner)] += 1;
+        }
+        counts
+    }
+
     /// A number that is the same in every process and release that sees the same owners (by id), the same open slots
     /// and the same run ids of masters with slots. Addresses do not count: they differ with the address map.
     #[must_use]

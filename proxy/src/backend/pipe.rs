@@ -41,6 +41,8 @@ impl RequestFlags {
 
     /// A transaction that begins with CLIENT CACHING, which its client did not queue.
     pub const CACHING: Self = Self(1 << 13);
+    /// INFO, asked by Portico for a client that does not wait for every node: never sent again.
+    pub const IMPATIENT: Self = Self(1 << 14);
 
     /// Both sets of flags.
     #[must_use]

@@ -91,6 +91,10 @@ words! {
         ConfigGet = "config-get";
         /// CONFIG SET: Portico's own settings; others are every node's.
         ConfigSet = "config-set";
+        /// ROLE: a master without replicas.
+        Role = "role";
+        /// TIME.
+        Time = "time";
         /// A standalone's `ERR This instance has cluster support disabled`.
         ClusterDisabled = "cluster-disabled";
     }

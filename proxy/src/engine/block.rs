@@ -40,7 +40,7 @@ impl Engine {
     /// A blocked client was answered: it goes on with what it sent meanwhile.
     #[cold]
     pub(super) fn unblock(&mut self, key: ClientKey) {
-        self.waiting.remove(&key);
+        self.waiting.remove(key);
         self.stop_waiting_on(key);
         self.show_exec(key);
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -127,7 +127,7 @@ impl Engine {
             looked,
         };
         client.standing().block = Some(block);
-        self.waiting.insert(key);
+        self.waiting.insert(key, deadline.is_some());
         if let Some(owner) = cluster.topology.owner(slot) {
             self.waits_on(self.routes[lane.index()][usize::from(owner)]);
             self.route(Lane::CONTROL, owner);
@@ -265,8 +265,7 @@ impl Engine {
     /// CLIENT UNBLOCK, asked of this worker. Returns whether the client was blocked.
     pub(super) fn unblock_client(&mut self, id: u64, how: Unblock) -> bool {
         let clients = &mut self.clients;
-        let found =
-            self.waiting.iter().copied().find(|&key| clients.get(key).is_some_and(|client| client.id == id));
+        let found = self.waiting.iter().find(|&key| clients.get(key).is_some_and(|client| client.id == id));
         let Some(key) = found else { return false };
         let Some(client) = self.clients.get_mut(key) else { return false };
         let Some(block) = client.standing().block.as_mut() else { return false };
@@ -283,7 +282,7 @@ impl Engine {
     /// back what came all the same.
     pub(super) fn cancel_block(&mut self, key: ClientKey) -> bool {
         if self.waiting_links(key).next().is_none() {
-            self.waiting.remove(&key);
+            self.waiting.remove(key);
             return false;
         }
         let Some(client) = self.clients.get_mut(key) else { return false };
@@ -293,6 +292,7 @@ impl Engine {
         };
         standing.task = Some(Task::PutBack(Some((block.name, block.request.clone()))));
         client.flags.set(ClientFlags::AGENT);
+        self.waiting.leave(key);
         if let Some(work) = client.work.as_deref_mut() {
             work.out.clear();
             work.told = 0;
@@ -328,7 +328,7 @@ impl Engine {
         }
         let now = self.now;
         let mut astray = Vec::new();
-        for &key in &self.waiting {
+        for key in self.waiting.iter() {
             let Some(client) = self.clients.get(key) else { continue };
             let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
                 continue;

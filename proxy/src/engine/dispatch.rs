@@ -8,8 +8,7 @@ use super::fan::Audience;
 use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::command::{
-    Args, Command, Fan, Flags, Handling, KeyError, Keys, Later, Resolved, Rule, Transaction, block_option,
-    errors,
+    Command, Fan, Flags, Handling, KeyError, Keys, Later, Resolved, Rule, Transaction, block_option, errors,
 };
 use crate::config::CrossSlot;
 use crate::local;
@@ -193,7 +192,7 @@ impl Engine {
         }
     }
 
-    /// To one master, the same for a session.
+    /// To one master, the same for a session as long as that answers.
     pub(super) fn send_anywhere(
         &mut self,
         key: ClientKey,
@@ -202,8 +201,14 @@ impl Engine {
         request: &[u8],
     ) -> Flow {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let slot = session_slot(cluster, client.id);
-        self.send(key, slot, traits, request)
+        let (id, lane) = (client.id, client.lane);
+        let topology = &cluster.topology;
+        let masters = topology.masters();
+        let answering = (0..masters.len() as u64).map(|n| id.wrapping_add(n)).find(|&id| {
+            let slot = session_slot(cluster, id);
+            topology.owner(slot).is_some_and(|master| self.answers(lane, master))
+        });
+        self.send(key, session_slot(cluster, answering.unwrap_or(id)), traits, request)
     }
 
     fn send_to_masters(
@@ -217,12 +222,7 @@ impl Engine {
     ) -> Flow {
         let open = cluster.topology.has_open();
         let kind = match rule {
-            Rule::Info => {
-                let own =
-                    |at| ["all", "everything", "default", "portico"].iter().any(|name| words.is(at, name));
-                self.publish();
-                FanKind::Info { own: words.count() == 1 || (1..words.count()).any(own) }
-            }
+            Rule::Info => return self.ask_info(key, cluster, request, words),
             Rule::Random => FanKind::RandomSizes,
             rule => FanKind::Merge(merge_of(rule, open)),
         };

@@ -1,6 +1,6 @@
 //! Requests that go to several nodes: their parts out, the parts' replies in, one reply to the client.
 
-use portico_resp::{Arg, Protocol, bulk_reply, encode, integer_reply, is_error};
+use portico_resp::{Arg, Protocol, encode, integer_reply, is_error};
 use portico_slots::{NodeId, NodeIndex, Slot};
 
 use super::Engine;
@@ -223,11 +223,7 @@ impl Engine {
         let limit = self.config.client_output_buffer_limit.normal.hard();
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let Some(work) = client.work.as_deref_mut() else { return };
-        let first = work.queue.first();
-        let place = entry.seq.wrapping_sub(first);
-        let Ok(index) = work.fans.binary_search_by_key(&place, |(seq, _)| seq.wrapping_sub(first)) else {
-            return;
-        };
+        let Some(index) = work.fan_of(entry.seq) else { return };
         let fan = &mut work.fans[index].1;
         fan.parts.answer(entry.part as usize, reply);
         fan.remaining = fan.remaining.saturating_sub(1);
@@ -251,7 +247,7 @@ impl Engine {
         self.send_to_node(entry, node, |out| out.extend_from_slice(request));
     }
 
-    fn finish_fan(&mut self, entry: &InFlight, index: usize) {
+    pub(super) fn finish_fan(&mut self, entry: &InFlight, index: usize) {
         let key = entry.client;
         let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
             return;
@@ -274,10 +270,12 @@ impl Engine {
                 }
                 encode::null(&mut made, fan.protocol);
             }
-            FanKind::Info { own } if !failed => {
-                let texts: Vec<&[u8]> = fan.parts.iter().filter_map(bulk_reply).collect();
-                let text = local::info(&texts, own, &self.shared, &self.config);
-                encode::verbatim_txt(&mut made, text.as_bytes(), fan.protocol);
+            FanKind::Info(question) => {
+                if self.one_info(&fan, &question, &mut made).is_none() {
+                    made.extend_from_slice(
+                        fan.parts.iter().find(|reply| is_error(reply)).unwrap_or_default(),
+                    );
+                }
             }
             FanKind::Scan(cursor) if !failed => {
                 let walk = self.scan_step(&fan, cursor, &mut made);

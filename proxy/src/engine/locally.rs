@@ -131,6 +131,8 @@ impl Engine {
             Local::ClientGetRedir => local::redirection(context),
             Local::ClientTrackingInfo => local::tracking_info(context),
             Local::ClusterDisabled => local::cluster_disabled(context),
+            Local::Role => local::role(context),
+            Local::Time => local::time(context),
             Local::ConfigGet => local::config_get(context, words),
             Local::ConfigSet => local::config_set(context, words),
             Local::ClientNoEvict => local::set_flag(context, words, ClientFlags::NO_EVICT),

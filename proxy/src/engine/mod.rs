@@ -15,6 +15,7 @@ mod farewells;
 mod gather;
 mod hear;
 mod hub;
+mod info;
 mod intake;
 mod invalidate;
 mod lanes;
@@ -42,9 +43,10 @@ mod transactions;
 mod turn;
 mod upload;
 mod wait;
+mod waiting;
 mod who;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -214,7 +216,7 @@ pub struct Engine {
     /// Clients to be looked at again at the end of the turn.
     awoken: Vec<ClientKey>,
     /// Clients that wait for something that may never come.
-    waiting: HashSet<ClientKey>,
+    waiting: waiting::Waiting,
     next_look: Instant,
     hub: Hub,
     /// Not everything is subscribed where it has to be.
@@ -248,6 +250,9 @@ pub struct Engine {
     prefix: &'static [u8],
     /// Clients whose next request waits.
     stalled: Vec<ClientKey>,
+    /// INFOs that masters have still to answer, in the order of their deadlines.
+    infos: VecDeque<info::Asked>,
+    last_info_ticket: u32,
     /// Clients with requests to be sent again.
     retrying: Vec<ClientKey>,
     /// Clients whose large request waits for a connection.
@@ -315,7 +320,7 @@ impl Engine {
             dirty_links: Vec::new(),
             dirty_clients: Vec::new(),
             awoken: Vec::new(),
-            waiting: HashSet::new(),
+            waiting: waiting::Waiting::default(),
             next_look: now,
             hub,
             hub_anxious: false,
@@ -335,6 +340,8 @@ impl Engine {
             flushing: BTreeSet::new(),
             prefix: b"",
             stalled: Vec::new(),
+            infos: VecDeque::new(),
+            last_info_ticket: 0,
             retrying: Vec::new(),
             uploading: Vec::new(),
             orphans: Vec::new(),

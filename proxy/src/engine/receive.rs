@@ -99,7 +99,7 @@ impl Engine {
             }
             return;
         }
-        if entry.flags.any(RequestFlags::PROBE.with(RequestFlags::COUNTED)) {
+        if entry.flags.any(RequestFlags::PROBE.with(RequestFlags::COUNTED).with(RequestFlags::IMPATIENT)) {
             let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
             return self.special_reply(&entry, node, reply, &request);
         }
@@ -148,6 +148,9 @@ impl Engine {
         if entry.flags.has(RequestFlags::PROBE) {
             return self.upload_probed(entry.client);
         }
+        if entry.flags.has(RequestFlags::IMPATIENT) {
+            return self.info_answered(entry, reply);
+        }
         let counted = self.receivers(node, request, reply);
         self.answer(entry, &counted);
     }
@@ -185,6 +188,10 @@ impl Engine {
 
     /// Decides what to do about a request that a node refused or that was lost, and begins to do it.
     pub(super) fn decide(&mut self, entry: InFlight, node: Option<NodeId>, event: Event<'_>, request: &[u8]) {
+        if entry.flags.has(RequestFlags::IMPATIENT) {
+            let refusal = if let Event::Error(reply) = event { reply } else { b"" };
+            return self.info_answered(&entry, refusal);
+        }
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let attempt = client.work.as_deref_mut().and_then(|work| {
             let current =

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use portico_resp::{Protocol, encode};
-use portico_slots::NodeId;
+use portico_slots::{NodeId, Slot};
 
 use super::Engine;
 use super::wait::shard_bit;
@@ -270,6 +270,14 @@ impl Engine {
         }
     }
 
+    /// A slot and the shard that it is missed with: where its master is, as far as is known, and what else that has.
+    fn slot_name(&self, slot: Slot) -> String {
+        let topology = &self.cluster.topology;
+        let Some(owner) = topology.owner(slot) else { return format!("slot {slot}") };
+        let (address, count) = (&topology.node(owner).address, topology.slot_counts()[usize::from(owner)]);
+        format!("slot {slot} ({address}, {count} slots)")
+    }
+
     /// The error that a client is given, with its code.
     pub(super) fn refusal_text(&self, refusal: Refusal, entry: &InFlight) -> String {
         let slot = entry.slot;
@@ -288,7 +296,8 @@ impl Engine {
                 self.config.max_redirections
             ),
             Refusal::TimedOut => format!(
-                "CLUSTERDOWN No master for slot {slot} could be reached for {} ms (failover-timeout). The command did not run",
+                "CLUSTERDOWN No master for {} could be reached for {} ms (failover-timeout). The command did not run",
+                self.slot_name(slot),
                 self.config.failover_timeout.as_millis()
             ),
             Refusal::Streamed => {

@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portico_slots::NodeIndex;
+
 use super::{Effect, Engine, Link, LinkState};
 use crate::backend::{ClientKey, Lane, LinkKey};
 use crate::session::{Client, ClientFlags};
@@ -47,6 +49,7 @@ impl Engine {
             self.next_housekeeping = self.now + HOUSEKEEPING;
             self.housekeeping();
         }
+        self.tell_late_infos();
         if self.pause.is_some_and(|pause| self.now >= pause.until) {
             self.look_at_pause();
         }
@@ -64,6 +67,9 @@ impl Engine {
             }
         }
         self.tell_flushes();
+        if let Some(blocked) = self.waiting.changed() {
+            self.shared.set_blocked(self.worker, blocked);
+        }
         if std::mem::take(&mut self.refresh_wanted) {
             self.effects.push(Effect::Refresh);
         }
@@ -79,6 +85,7 @@ impl Engine {
         let until = if self.watchful { until.min(self.next_check) } else { until };
         let until = if self.hub_anxious { until.min(self.next_review) } else { until };
         let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));
+        let until = self.infos.front().map_or(until, |info| until.min(info.at));
         let until = self.pause.map_or(until, |pause| until.min(pause.until));
         until.saturating_duration_since(self.now)
     }
@@ -215,6 +222,14 @@ impl Engine {
         for key in undrained {
             self.over_limit(key);
         }
+    }
+
+    /// Whether a node can be reached and is not known to be silent.
+    pub(super) fn answers(&mut self, lane: Lane, node: NodeIndex) -> bool {
+        let state = self.cluster.topology.node(node);
+        let (failed, now) = (state.failed || state.suspected, self.now);
+        let link = self.route(lane, node).and_then(|link| self.links.get(link));
+        !failed && link.is_some_and(|link| link.pipe.is_empty() || now < link.moved + SILENT)
     }
 
     fn housekeeping(&mut self) {

@@ -105,7 +105,8 @@ impl Engine {
             unblocked: None,
             looked: now,
         });
-        self.waiting.insert(key);
+        let timed = words.word(words.count() - 1) != b"0";
+        self.waiting.insert(key, timed);
         for (node, _) in audience.members(cluster) {
             self.waits_on(self.routes[lane.index()][usize::from(node)]);
         }

@@ -61,6 +61,22 @@ pub fn move_key(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     }
 }
 
+/// ROLE: one server without replicas, as INFO tells.
+pub fn role(context: &mut Context<'_>) {
+    encode::array_header(context.out, 3);
+    encode::bulk(context.out, b"master");
+    encode::integer(context.out, 0);
+    encode::array_header(context.out, 0);
+}
+
+/// TIME: seconds since 1970, and microseconds.
+pub fn time(context: &mut Context<'_>) {
+    let time = context.shared.time(context.now);
+    encode::array_header(context.out, 2);
+    encode::bulk(context.out, time.as_secs().to_string().as_bytes());
+    encode::bulk(context.out, time.subsec_micros().to_string().as_bytes());
+}
+
 /// CLUSTER, READONLY, READWRITE, ASKING: what a server outside a cluster says.
 pub fn cluster_disabled(context: &mut Context<'_>) {
     encode::error(context.out, "ERR This instance has cluster support disabled");

@@ -23,8 +23,8 @@ pub use client::{
 };
 pub use client_filter::{ClientFilter, kill_filter, list_filter};
 pub use config::{config_get, config_set, names_own_setting};
-pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, select, swap_db};
-pub use info::info;
+pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, role, select, swap_db, time};
+pub use info::{FIELDS as INFO_FIELDS, Master, Rule as InfoRule, Surroundings, info, rule as info_rule};
 pub use pause::pause;
 pub use tracking::{NO_SUCH_CLIENT, TrackingRequest, caching, redirection, tracking_info};
 

@@ -27,10 +27,7 @@ pub enum FanKind {
     /// One reply by a rule.
     Merge(Merge),
     /// INFO: a single server's, for the whole.
-    Info {
-        /// With what Portico says of itself.
-        own: bool,
-    },
+    Info(InfoQuestion),
     /// RANDOMKEY, first step: how many keys each master has.
     RandomSizes,
     /// SCAN on one node.
@@ -45,6 +42,17 @@ pub enum FanKind {
     Workers(Told),
     /// Who listens to what, and for names the pattern that they have to match.
     PubSub(Who, Option<Vec<u8>>),
+}
+
+/// INFO, as it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfoQuestion {
+    /// The request.
+    pub request: Box<[u8]>,
+    /// The sections' names, in lower case; none for those that INFO tells by itself.
+    pub sections: Vec<String>,
+    /// The master that each part is for.
+    pub masters: Vec<NodeId>,
 }
 
 /// How the answers of all workers are told.

@@ -196,6 +196,14 @@ impl Work {
         self.untold() + self.queue.held_bytes()
     }
 
+    /// Where among [`Work::fans`] the fanned out request with this number is, while it is not answered.
+    #[must_use]
+    pub fn fan_of(&self, seq: u32) -> Option<usize> {
+        let first = self.queue.first();
+        let place = |seq: u32| seq.wrapping_sub(first);
+        self.fans.binary_search_by_key(&place(seq), |&(seq, _)| place(seq)).ok()
+    }
+
     /// Whether nothing is received, outstanding or untold.
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What all workers share: numbers of clients, and counters that each worker writes alone and a reader adds up.
 
+mod last_info;
 mod pause;
 
 use std::collections::HashSet;
@@ -8,6 +9,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pause::PauseCell;
+
+pub use last_info::LastInfo;
 
 pub use pause::Pause;
 
@@ -92,6 +95,8 @@ counters! {
 struct Slot {
     counters: Published,
     links: AtomicUsize,
+    blocked: AtomicUsize,
+    blocked_timed: AtomicUsize,
     load: Load,
 }
 
@@ -138,6 +143,17 @@ pub struct Totals {
     pub counters: Counters,
     /// Connections to nodes.
     pub links: usize,
+    /// Clients that wait.
+    pub blocked: Blocked,
+}
+
+/// How many clients wait for something that may never come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blocked {
+    /// All of them: INFO's `blocked_clients`.
+    pub all: usize,
+    /// Those whose wait ends with a time: `clients_in_timeout_table`.
+    pub timed: usize,
 }
 
 /// What all workers share.
@@ -159,6 +175,8 @@ pub struct Shared {
     pub own_addresses: Arc<OwnAddresses>,
     /// Clients that are told of every command.
     pub monitors: AtomicUsize,
+    /// What masters said of themselves last.
+    pub last_info: LastInfo,
     /// When the process began, since 1970.
     began: Duration,
     /// Readings of the cluster's map.
@@ -233,6 +251,7 @@ impl Shared {
             pubsub: Arc::default(),
             own_addresses: Arc::default(),
             monitors: AtomicUsize::new(0),
+            last_info: LastInfo::default(),
             began,
             map_reads: MapReads::default(),
             notify_events: Default::default(),
@@ -363,6 +382,14 @@ impl Shared {
         }
     }
 
+    /// How many of a worker's clients wait, whenever that changes.
+    pub fn set_blocked(&self, worker: usize, blocked: Blocked) {
+        if let Some(slot) = self.slots.get(worker) {
+            slot.blocked.store(blocked.all, Ordering::Relaxed);
+            slot.blocked_timed.store(blocked.timed, Ordering::Relaxed);
+        }
+    }
+
     /// Everybody's figures, as of at most a second ago.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -370,6 +397,8 @@ impl Shared {
         for slot in &self.slots {
             slot.counters.add_to(&mut totals.counters);
             totals.links += slot.links.load(Ordering::Relaxed);
+            totals.blocked.all += slot.blocked.load(Ordering::Relaxed);
+            totals.blocked.timed += slot.blocked_timed.load(Ordering::Relaxed);
         }
         totals
     }

@@ -2,6 +2,7 @@
 
 mod client_commands;
 mod cross_slot;
+mod info;
 mod large_values;
 mod pipelines;
 mod pubsub;

@@ -3,3 +3,4 @@
 mod command_table;
 mod dialogues;
 mod differential;
+mod info_fields;
