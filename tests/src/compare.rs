@@ -35,9 +35,9 @@ pub struct Name {
 }
 
 /// Fields of CLIENT LIST whose values a client determines.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "id", "addr", "laddr", "name", "flags", "db", "sub", "psub", "ssub", "multi", "cmd", "user", "redir",
-    "resp",
+    "resp", "qbuf",
 ];
 
 impl Compare {

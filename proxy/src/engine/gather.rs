@@ -37,7 +37,7 @@ impl Engine {
     /// A worker asks. The answer may come later.
     pub fn asked(&mut self, gather: &Gather) {
         let answer = match &*gather.question {
-            Question::List(filter) => self.list_clients(filter),
+            Question::List { filter, asks, query } => self.list_clients(filter, *asks, *query),
             Question::Kill { filter, me, .. } => self.kill_clients(filter, *me).to_string().into_bytes(),
             Question::Pause => {
                 self.look_at_pause();
@@ -60,14 +60,15 @@ impl Engine {
     }
 
     /// The lines of CLIENT LIST, each with the number before it by which it is placed among the others'.
-    fn list_clients(&self, filter: &ClientFilter) -> Vec<u8> {
+    fn list_clients(&self, filter: &ClientFilter, asks: u64, query: (usize, usize)) -> Vec<u8> {
         let mut lines = String::new();
         let times = (self.now, self.seconds());
         for (_, client) in self.clients().filter(|(_, client)| filter.admits(client, self.now)) {
             let mut line = |place: u64| {
                 // Writing to a string cannot fail.
                 let _ = write!(lines, "{place} ");
-                client_line(client, times, &self.cluster.version, &mut lines);
+                let query = if client.id == asks { query } else { (0, 0) };
+                client_line(client, times, &self.cluster.version, query, &mut lines);
             };
             match &filter.ids {
                 // As they were asked for, be it twice.
@@ -142,7 +143,7 @@ impl Engine {
 impl Question {
     fn told(&self) -> Told {
         match self {
-            Self::List(_) => Told::Lines,
+            Self::List { .. } => Told::Lines,
             Self::Kill { old_form: true, .. } => Told::Found,
             Self::Kill { .. } | Self::Unblock(..) => Told::Count,
             Self::Pause | Self::Monitor | Self::Hearer(_) => Told::Done,

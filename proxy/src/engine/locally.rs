@@ -27,7 +27,11 @@ impl Engine {
         match what {
             Local::ClientList => {
                 return match local::list_filter(words) {
-                    Ok(filter) => self.fan_workers(key, command, Question::List(filter)),
+                    Ok(filter) => {
+                        let asks = self.clients.get(key).map_or(0, |client| client.id);
+                        let question = Question::List { filter, asks, query: words.lengths() };
+                        self.fan_workers(key, command, question)
+                    }
                     Err(error) => self.refuse(key, &error),
                 };
             }
@@ -126,7 +130,7 @@ impl Engine {
             Local::ClientGetName => local::client_name(context),
             Local::ClientSetName => local::set_name(context, words),
             Local::ClientSetInfo => local::set_info(context, words),
-            Local::ClientInfo => local::client_info(context),
+            Local::ClientInfo => local::client_info(context, words),
             Local::ClientCaching => local::caching(context, words),
             Local::ClientGetRedir => local::redirection(context),
             Local::ClientTrackingInfo => local::tracking_info(context),

@@ -135,7 +135,14 @@ pub enum Note {
 #[derive(Clone, Debug)]
 pub enum Question {
     /// CLIENT LIST: the lines of those that a filter admits.
-    List(crate::local::ClientFilter),
+    List {
+        /// Which.
+        filter: crate::local::ClientFilter,
+        /// Who asks.
+        asks: u64,
+        /// How long the request is, and its arguments alone, in bytes.
+        query: (usize, usize),
+    },
     /// CLIENT KILL: those that a filter admits are closed.
     Kill {
         /// Which.

@@ -88,10 +88,10 @@ pub fn name(context: &mut Context<'_>) {
 }
 
 /// CLIENT INFO
-pub fn info(context: &mut Context<'_>) {
+pub fn info(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     let mut line = String::new();
     let seconds = context.now.saturating_duration_since(context.shared.started).as_secs() as u32;
-    client_line(context.client, (context.now, seconds), context.version, &mut line);
+    client_line(context.client, (context.now, seconds), context.version, args.lengths(), &mut line);
     encode::verbatim_txt(context.out, line.as_bytes(), context.client.protocol());
 }
 
@@ -146,8 +146,15 @@ fn flags_of(client: &Client) -> String {
 }
 
 /// A client's line in CLIENT LIST, with the fields of the nodes' version in their order. What Portico does not have
-/// is 0. `seconds`: since the engine's process began.
-pub fn client_line(client: &Client, (now, seconds): (Instant, u32), version: &str, out: &mut String) {
+/// is 0. `seconds`: since the engine's process began. `query`: the request that the client is just being answered, and
+/// its arguments alone, in bytes.
+pub fn client_line(
+    client: &Client,
+    (now, seconds): (Instant, u32),
+    version: &str,
+    (query, arguments): (usize, usize),
+    out: &mut String,
+) {
     let about = &client.about;
     let age = now.saturating_duration_since(about.since).as_secs();
     let idle = u64::from(seconds.saturating_sub(client.heard)).min(age);
@@ -168,17 +175,19 @@ pub fn client_line(client: &Client, (now, seconds): (Instant, u32), version: &st
         watched => format!(" watch={watched}"),
     };
     let listens = |kind| client.standing.as_deref().map_or(0, |standing| standing.subscriptions.len(kind));
+    let input = input + query;
     let resp = if client.flags.has(ClientFlags::RESP3) { 3 } else { 2 };
-    let total = held + untold + input + multi_mem + size_of::<Client>();
+    let total = held + untold + input + arguments + multi_mem + size_of::<Client>();
     // Writing to a string cannot fail.
     let _ = write!(
         out,
-        "id={} addr={} laddr={} fd=0 name={} age={age} idle={idle} flags={} db=0 sub={} psub={} ssub={} \
-         multi={multi}{watch} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem={multi_mem} rbs=0 rbp=0 obl={untold} \
+        "id={} addr={} laddr={} fd={} name={} age={age} idle={idle} flags={} db=0 sub={} psub={} ssub={} \
+         multi={multi}{watch} qbuf={input} qbuf-free=0 argv-mem={arguments} multi-mem={multi_mem} rbs=0 rbp=0 obl={untold} \
          oll=0 omem={held} tot-mem={total} events=r cmd={} user=default redir={} resp={resp}",
         client.id,
         address(about.peer),
         address(about.local),
+        about.descriptor,
         about.name,
         flags_of(client),
         listens(Kind::Channel),

@@ -18,6 +18,12 @@ impl<'a> RequestArgs<'a> {
         Self { request, args }
     }
 
+    /// How long the request is as it was sent, and its arguments alone, in bytes.
+    #[must_use]
+    pub fn lengths(&self) -> (usize, usize) {
+        (self.request.len(), self.args.iter().map(|arg| arg.of(self.request).len()).sum())
+    }
+
     /// The argument `index`; empty if there is none.
     #[must_use]
     pub fn word(&self, index: usize) -> &'a [u8] {

@@ -139,6 +139,8 @@ pub struct About {
     pub peer: Option<SocketAddr>,
     /// The address it connected to; none for a Unix socket.
     pub local: Option<SocketAddr>,
+    /// The number of its socket in this process; 0 for Portico's own.
+    pub descriptor: i32,
     /// When it connected.
     pub since: Instant,
     /// CLIENT SETNAME.
@@ -154,7 +156,7 @@ impl About {
     #[must_use]
     pub fn new(peer: Option<SocketAddr>, local: Option<SocketAddr>, since: Instant) -> Self {
         let unsaid = || "".into();
-        Self { peer, local, since, name: unsaid(), lib_name: unsaid(), lib_version: unsaid() }
+        Self { peer, local, descriptor: 0, since, name: unsaid(), lib_name: unsaid(), lib_version: unsaid() }
     }
 }
 

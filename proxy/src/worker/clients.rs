@@ -63,7 +63,8 @@ impl Shell {
             return stream.finish();
         }
         self.engine.counters.connections += 1;
-        let about = About::new(peer, stream.local_address(), Instant::now());
+        let mut about = About::new(peer, stream.local_address(), Instant::now());
+        about.descriptor = stream.descriptor();
         let handed =
             Handed { stream, client: self.engine.new_client(about), map: self.options.cluster.load_full() };
         let to = place(&self.everybody());

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,6 +49,15 @@ impl Stream {
                 }
             }
             Self::Unix(_) => Ok(true),
+        }
+    }
+
+    /// The socket's number in this process.
+    #[must_use]
+    pub fn descriptor(&self) -> i32 {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
         }
     }
 
