@@ -146,7 +146,7 @@ impl Engine {
             .filter(|(_, link)| link.lane.listens() && of_no_use(&link.node, link.lane))
             .map(|(key, _)| key)
             .collect();
-        gone.into_iter().for_each(|key| self.lose_link(key));
+        gone.into_iter().for_each(|key| self.close_link(key));
         if !self.hub.is_empty() {
             self.alarm_hub();
         }
@@ -168,7 +168,7 @@ impl Engine {
         let needed = self.with_hub(|hub, world| hub.needed(world));
         unused.retain(|(_, node)| !needed.contains(node));
         for (key, node) in unused {
-            self.lose_link(key);
+            self.close_link(key);
             self.hub.forget(node);
         }
     }

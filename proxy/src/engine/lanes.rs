@@ -145,7 +145,7 @@ impl Engine {
             match link.state {
                 LinkState::Connecting => {}
                 LinkState::Ready => self.tell_node(key, request),
-                LinkState::Handshaking(_) | LinkState::Draining { .. } => self.lose_link(key),
+                LinkState::Handshaking(_) | LinkState::Draining { .. } => self.close_link(key),
             }
         }
     }
@@ -186,7 +186,7 @@ impl Engine {
     /// Closes a lane's connections. What is outstanding on them is nobody's any more.
     pub(super) fn close_lane(&mut self, lane: Lane) {
         for key in self.links_of(lane) {
-            self.lose_link(key);
+            self.close_link(key);
         }
     }
 
@@ -209,7 +209,7 @@ impl Engine {
             .filter(|(_, link)| link.leased_to.is_none() && old(link.lane))
             .map(|(key, _)| key)
             .collect();
-        idle.into_iter().for_each(|key| self.lose_link(key));
+        idle.into_iter().for_each(|key| self.close_link(key));
     }
 
     /// The connection of a lane to a node that takes requests, if it stands.

@@ -27,6 +27,13 @@ pub enum LinkState {
     },
 }
 
+impl LinkState {
+    /// Whether the node knows who we are: requests were or could be sent.
+    pub(super) fn is_established(&self) -> bool {
+        matches!(self, Self::Ready | Self::Draining { .. })
+    }
+}
+
 /// A connection to a node.
 #[derive(Debug)]
 pub struct Link {

@@ -84,7 +84,7 @@ impl Engine {
         self.renumber_written(&before);
         self.retrack(&before);
         for key in gone {
-            self.lose_link(key);
+            self.close_link(key);
         }
         self.settle_orphans(None);
         self.move_waiting();
@@ -315,6 +315,13 @@ impl Engine {
 
     /// As [`Engine::link_lost`], and has the shell close the socket.
     pub(super) fn lose_link(&mut self, key: LinkKey) {
+        let state = self.links.get(key).map(|link| link.state.is_established());
+        self.counters.connections_lost += u64::from(state == Some(true));
+        self.close_link(key);
+    }
+
+    /// Closes a connection. What is outstanding on it is dealt with as if it had been lost.
+    pub(super) fn close_link(&mut self, key: LinkKey) {
         let Some(mut link) = self.links.remove(key) else { return };
         self.effects.push(Effect::CloseLink(key));
         self.lanes[link.lane.index()].links.retain(|of| *of != key);
@@ -323,7 +330,7 @@ impl Engine {
         if let Some(holder) = self.lanes[link.lane.index()].holder {
             self.break_watch(holder);
         }
-        let established = matches!(link.state, LinkState::Ready | LinkState::Draining { .. });
+        let established = link.state.is_established();
         if established && link.leased_to.is_none() {
             self.tracking_lost(link.lane, link.node);
         }
@@ -360,7 +367,6 @@ impl Engine {
         {
             self.upload_link_lost(client);
         }
-        self.counters.connections_lost += u64::from(established);
         if !link.identity.address.is_empty() {
             self.closed.push((self.now, link.identity.address));
         }
@@ -427,7 +433,7 @@ impl Engine {
             .map(|(key, _)| key)
             .collect();
         for key in done {
-            self.lose_link(key);
+            self.close_link(key);
         }
     }
 

@@ -210,7 +210,7 @@ impl Engine {
             let links = self.links_of(Lane::MONITOR);
             for key in links {
                 if self.links.get(key).is_some_and(|link| matches!(link.state, LinkState::Ready)) {
-                    self.lose_link(key);
+                    self.close_link(key);
                 }
             }
         }

@@ -269,7 +269,7 @@ impl Engine {
         if let Some(tracked) = self.lanes[lane.index()].listens_for {
             for key in self.links_of(tracked) {
                 if self.links.get(key).is_some_and(|link| link.node == node) {
-                    self.lose_link(key); // nobody listens for it
+                    self.close_link(key); // nobody listens for it
                 }
             }
         } else if let Some(key) = self.tracker(lane) {

@@ -341,7 +341,7 @@ impl Engine {
             && link.pipe.is_empty()
             && self.upload_mut(client).is_none_or(|upload| upload.link != Some(key))
         {
-            self.lose_link(key);
+            self.close_link(key);
         }
     }
 
@@ -349,7 +349,7 @@ impl Engine {
     pub(super) fn abandon_upload(&mut self, client: &mut Client) {
         let upload = client.work.as_deref_mut().and_then(|work| work.upload.take());
         if let Some(link) = upload.and_then(|upload| upload.link) {
-            self.lose_link(link);
+            self.close_link(link);
         }
     }
 }
