@@ -87,10 +87,14 @@ words! {
         ClientGetRedir = "client-getredir";
         /// CLIENT TRACKINGINFO.
         ClientTrackingInfo = "client-trackinginfo";
-        /// CONFIG GET: Portico's own settings; others are a master's.
+        /// CONFIG GET: Portico's own settings, the nodes', by the table of names.
         ConfigGet = "config-get";
-        /// CONFIG SET: Portico's own settings; others are every node's.
+        /// CONFIG SET: likewise.
         ConfigSet = "config-set";
+        /// CONFIG REWRITE: all nodes.
+        ConfigRewrite = "config-rewrite";
+        /// CONFIG RESETSTAT: all nodes, and what Portico counted.
+        ConfigResetStat = "config-resetstat";
         /// ROLE: a master without replicas.
         Role = "role";
         /// TIME.

@@ -22,7 +22,10 @@ pub use client::{
     unblock,
 };
 pub use client_filter::{ClientFilter, kill_filter, list_filter};
-pub use config::{config_get, config_set, names_own_setting};
+pub use config::{
+    Decision, Name, Settings, asked_settings, known_settings, names, questions, rewritten, settings_to_set,
+    shares,
+};
 pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, role, select, swap_db, time};
 pub use info::{FIELDS as INFO_FIELDS, Master, Rule as InfoRule, Surroundings, info, rule as info_rule};
 pub use pause::pause;
