@@ -29,6 +29,22 @@ words! {
         Info = "info";
         /// RANDOMKEY: one master's, weighted by size.
         Random = "random";
+        /// Texts for people: each once, one after another.
+        Texts = "texts";
+        /// SLOWLOG LEN: the sum, cut to what one server would keep.
+        SlowlogLen = "slowlog-len";
+        /// SLOWLOG GET: the latest of all.
+        SlowlogGet = "slowlog-get";
+        /// ACL LOG: the latest of all.
+        AclLog = "acl-log";
+        /// LATENCY LATEST: for each event the latest and the worst.
+        Latest = "latest";
+        /// LATENCY HISTORY: all samples by their time.
+        History = "history";
+        /// LATENCY HISTOGRAM: calls added up.
+        Histogram = "histogram";
+        /// MEMORY STATS: sizes added up, ratios made from the sums.
+        MemoryStats = "memory-stats";
     }
 }
 
@@ -55,6 +71,10 @@ words! {
         SwapDb = "swapdb";
         /// ACL WHOAMI.
         WhoAmI = "whoami";
+        /// ACL SETUSER and DELUSER: all nodes, unless Portico would be locked out.
+        AclChange = "acl-change";
+        /// ACL LIST and GETUSER: a master's, without the passwords of Portico's user.
+        AclTell = "acl-tell";
         /// CLIENT ID.
         ClientId = "client-id";
         /// CLIENT GETNAME.
@@ -168,14 +188,6 @@ words! {
     }
 }
 
-words! {
-    /// What Portico cannot do yet.
-    Later {
-        /// What all nodes say, merged.
-        Server = "server";
-    }
-}
-
 /// What Portico does with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handling {
@@ -203,7 +215,7 @@ pub enum Handling {
     PubSub(PubSub),
     /// MONITOR.
     Monitor,
-    /// DEBUG: with keys to their owner, without to all masters.
+    /// DEBUG: by the table of its subcommands, [`Debug`](super::Debug).
     Debug,
     /// Answered by Portico.
     Local(Local),
@@ -213,8 +225,6 @@ pub enum Handling {
     Scripts(Scripts),
     /// CLIENT TRACKING.
     Tracking,
-    /// Refused for now.
-    Later(Later),
     /// Refused; the text says what to use instead.
     Refuse(&'static str),
     /// Nobody knows where it would have to go: a learned command without keys that is no read. In the table only
@@ -248,7 +258,6 @@ impl Handling {
             ("local", word) => Self::Local(Local::named(word)?),
             ("transaction", word) => Self::Transaction(Transaction::named(word)?),
             ("scripts", word) => Self::Scripts(Scripts::named(word)?),
-            ("later", word) => Self::Later(Later::named(word)?),
             _ => return None,
         })
     }

@@ -325,6 +325,10 @@ impl Engine {
                 self.shared.scripts.doubt();
                 merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made);
             }
+            FanKind::Users if !failed => {
+                let told = fan.parts.iter().next().map(|reply| local::without_hashes(reply, &self.config));
+                made.extend(told.unwrap_or_default());
+            }
             FanKind::ConfigGet(asked) if !failed => {
                 tell_settings(&asked, &fan.parts, fan.protocol, &mut made)
             }

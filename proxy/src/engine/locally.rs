@@ -45,6 +45,8 @@ impl Engine {
                     Err(error) => self.refuse(key, error.as_bytes()),
                 };
             }
+            Local::AclChange => return self.change_users(key, cluster, command, request, words),
+            Local::AclTell => return self.tell_users(key, cluster, command, request, words),
             Local::ConfigGet => return self.config_get(key, cluster, command, words),
             Local::ConfigSet => return self.config_set(key, cluster, command, words),
             Local::ConfigRewrite => {
@@ -136,6 +138,8 @@ impl Engine {
             | Local::ClientPause
             | Local::ClientUnpause
             | Local::ClientReply
+            | Local::AclChange
+            | Local::AclTell
             | Local::ClientUnblock
             | Local::ConfigGet
             | Local::ConfigSet

@@ -33,6 +33,7 @@ mod retry;
 mod scan;
 mod scripts;
 mod send;
+mod server;
 mod settings;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test's time begins at any instant")]

@@ -51,8 +51,23 @@ impl Engine {
         self.fan_requests(key, (command.name, Traits::question()), FanKind::ConfigGet(asked), parts)
     }
 
-    /// CONFIG SET. All of it is looked at first; Portico's own settings change when the nodes have taken theirs.
+    /// CONFIG SET. The client waits for the answer: what it has sent behind finds the settings changed.
     pub(super) fn config_set(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        words: &RequestArgs<'_>,
+    ) -> Flow {
+        let flow = self.change_settings(key, cluster, command, words);
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        // An agent's next step waits anyway.
+        let waits = !client.is_answered() && !client.flags.has(ClientFlags::AGENT);
+        if flow == Flow::Done && waits { Flow::Block } else { flow }
+    }
+
+    /// All of it is looked at first; Portico's own settings change when the nodes have taken theirs.
+    fn change_settings(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,

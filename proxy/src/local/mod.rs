@@ -1,5 +1,6 @@
 //! Commands that Portico answers itself, as a standalone server would.
 
+mod acl;
 mod auth;
 mod client;
 mod client_filter;
@@ -16,6 +17,7 @@ use crate::config::Config;
 use crate::session::Client;
 use crate::stats::Shared;
 
+pub use acl::{is_own_user, locks_out, without_hashes};
 pub use auth::{auth, hello, reset};
 pub use client::{
     client_address, client_line, info as client_info, name as client_name, set_flag, set_info, set_name,

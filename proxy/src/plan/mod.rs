@@ -6,6 +6,7 @@ mod merge;
 mod request;
 pub mod scan_cursor;
 mod scripts;
+mod server;
 mod settings;
 mod split;
 mod transaction;

@@ -30,6 +30,8 @@ pub enum FanKind {
     Info(InfoQuestion),
     /// RANDOMKEY, first step: how many keys each master has.
     RandomSizes,
+    /// ACL LIST, or GETUSER of the user that Portico connects as.
+    Users,
     /// CONFIG GET.
     ConfigGet(Vec<Asked>),
     /// CONFIG SET at the nodes, and what follows when they have taken it.

@@ -30,27 +30,27 @@ pub fn settings_to_set(
         return Err(b"ERR syntax error".to_vec());
     }
     let pairs = || (2..args.count()).step_by(2).map(|at| (args.word(at), args.word(at + 1)));
-    let mut seen: Vec<Vec<u8>> = Vec::new();
+    let mut seen: Vec<&[u8]> = Vec::new();
     for (name, _) in pairs() {
-        let own = is_portico(name);
-        let row = named(name);
-        if !own && row.is_none() {
-            return Err(errors::quoting(
-                "ERR Unknown option or number of arguments for CONFIG SET - '",
-                name,
-                "'",
-            ));
-        }
-        if own {
-            return Err(failed(name, "can't set immutable config"));
-        }
-        if let Some(reason) = row.and_then(|row| row.refused) {
+        let refused = match named(name) {
+            _ if is_portico(name) => Some("can't set immutable config"),
+            None => {
+                let text = "ERR Unknown option or number of arguments for CONFIG SET - '";
+                return Err(errors::quoting(text, name, "'"));
+            }
+            Some(row) => row.refused.filter(|reason| reason.starts_with("can't set ")),
+        };
+        if let Some(reason) = refused {
             return Err(failed(name, reason));
         }
         if seen.iter().any(|other| other.eq_ignore_ascii_case(name)) {
             return Err(failed(name, "duplicate parameter"));
         }
-        seen.push(name.to_vec());
+        seen.push(name);
+    }
+    // What a server would set, but Portico does not.
+    if let Some((name, reason)) = pairs().find_map(|(name, _)| Some((name, named(name)?.refused?))) {
+        return Err(failed(name, reason));
     }
     let mut settings = Settings::default();
     let mut changed = config.clone();
