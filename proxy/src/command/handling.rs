@@ -77,6 +77,9 @@ words! {
         AclTell = "acl-tell";
         /// CLIENT ID.
         ClientId = "client-id";
+        /// CLIENT CAPA, where the nodes have it (Valkey 8.0): what a client understands of redirects, of which there
+        /// are none.
+        ClientCapa = "client-capa";
         /// CLIENT GETNAME.
         ClientGetName = "client-getname";
         /// CLIENT SETNAME.

@@ -330,7 +330,7 @@ impl Engine {
                 made.extend(told.unwrap_or_default());
             }
             FanKind::ConfigGet(asked) if !failed => {
-                tell_settings(&asked, &fan.parts, fan.protocol, &mut made)
+                tell_settings(&asked, &fan.parts, fan.protocol, &mut made);
             }
             FanKind::ConfigSet(change) if !failed => {
                 self.shared.settings.remember(&change.nodes, &change.told);

@@ -114,7 +114,7 @@ impl Engine {
             Local::Hello => local::hello(context, words),
             Local::Ping => local::ping(context, words),
             Local::Echo => local::echo(context, words),
-            Local::Quit => encode::simple(context.out, "OK"),
+            Local::Quit | Local::ClientCapa => encode::simple(context.out, "OK"),
             Local::Reset => local::reset(context),
             Local::Select => local::select(context, words),
             Local::Move => local::move_key(context, words),

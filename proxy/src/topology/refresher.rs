@@ -201,7 +201,7 @@ impl Refresher {
                 let telling = tell_node(address.clone(), &credentials, &shared.own_addresses, &missing);
                 match timeout_at(limit, telling).await {
                     Ok(Ok(())) => {
-                        tracing::info!(%address, settings = missing.len(), "told what CONFIG SET had set")
+                        tracing::info!(%address, settings = missing.len(), "told what CONFIG SET had set");
                     }
                     Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
                         tracing::warn!(%address, %error, "a node does not take what CONFIG SET had set");

@@ -25,3 +25,23 @@ pub fn rewritten(changed: &[&str], out: &mut Vec<u8>) {
 
 /// Before the name of a flag: that setting in Portico's own words.
 const PREFIX: &str = "portico-";
+
+#[cfg(test)]
+mod tests {
+    use super::rewritten;
+
+    #[test]
+    fn what_is_not_written_anywhere_is_named() {
+        let told = |changed: &[&str]| {
+            let mut out = Vec::new();
+            rewritten(changed, &mut out);
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(told(&[]), "+OK\r\n");
+        let some = told(&["timeout", "maxclients"]);
+        assert!(
+            some.starts_with("-ERR Rewriting config file") && some.contains("timeout, maxclients"),
+            "{some}"
+        );
+    }
+}
