@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -15,6 +16,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Choice, Config, LogFormat, LogLevel};
 
@@ -31,11 +33,26 @@ pub fn init(config: &Config) -> anyhow::Result<()> {
         .with_ansi(false)
         .event_format(Format(config.log_format))
         .with_writer(output);
-    // What libraries have to say interests nobody before it is a warning.
-    let levels =
-        Targets::new().with_default(LevelFilter::WARN).with_target("portico", filter(config.loglevel));
+    let (levels, handle) = reload::Layer::new(targets(config.loglevel));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(levels).with(layer))?;
+    let _ = LEVELS.set(handle);
     Ok(())
+}
+
+/// The levels of the process' log, to be changed.
+static LEVELS: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// Changes `loglevel` of the process' log.
+pub fn set_level(level: LogLevel) {
+    let (Some(handle), wanted) = (LEVELS.get(), targets(level)) else { return };
+    if handle.with_current(|now| *now != wanted).unwrap_or(false) {
+        let _ = handle.reload(wanted); // it fails only when the log has ended
+    }
+}
+
+/// What libraries have to say interests nobody before it is a warning.
+fn targets(level: LogLevel) -> Targets {
+    Targets::new().with_default(LevelFilter::WARN).with_target("portico", filter(level))
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

@@ -25,10 +25,10 @@ use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptio
 pub fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let workers = config.workers;
-    let shared = Arc::new(Shared::new(workers, config.port, Instant::now(), SystemTime::now()));
+    let shared = Arc::new(Shared::new(&config, workers, Instant::now(), SystemTime::now()));
     let cluster = Arc::new(SharedCluster::from_pointee(Cluster::unknown(Arc::new(Table::builtin()))));
     let refresh = RefreshRequests::default();
-    raise_file_limit(&config);
+    shared.settings.set_most_clients(raise_file_limit(&config));
     let mut listeners = listen(&config)?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
 
@@ -87,26 +87,33 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes room for `maxclients` connections, as redis-server does; says so if it cannot.
-fn raise_file_limit(config: &Config) {
+/// Makes room for `maxclients` connections, as redis-server does, and for as many more as the system lets CONFIG SET
+/// ask for; says so if it cannot. Returns how many clients there is room for.
+fn raise_file_limit(config: &Config) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     /// Listeners, event queues, the log, and a connection a worker, node and protocol.
     const BESIDES_CLIENTS: u64 = 1024;
+    /// Room for as many clients as `maxclients` can be set to.
+    const MOST_FILES: u64 = 1_000_000 + BESIDES_CLIENTS;
     let wanted = config.maxclients as u64 + BESIDES_CLIENTS;
     let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
+    let most = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
+    let mut possible = limit.current.unwrap_or(MOST_FILES);
+    for files in [most, most.min(wanted)] {
+        let raise = Rlimit { current: Some(files), maximum: limit.maximum };
+        if possible < files && setrlimit(Resource::Nofile, raise).is_ok() {
+            possible = files;
+        }
     }
-    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum: limit.maximum });
-    if raised.is_err() || possible < wanted {
-        let clients = possible.saturating_sub(BESIDES_CLIENTS);
+    let clients = possible.saturating_sub(BESIDES_CLIENTS);
+    if possible < wanted {
         tracing::warn!(
             maxclients = config.maxclients,
             clients,
             "the limit of open files is too low for maxclients"
         );
     }
+    usize::try_from(clients).unwrap_or(usize::MAX)
 }
 
 fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {

@@ -93,6 +93,13 @@ impl Node {
     pub fn is_master(&self) -> bool {
         self.role == Role::Master
     }
+
+    /// What tells its process from the next that is started for the same node: the run id, or the node's id while that
+    /// is not known.
+    #[must_use]
+    pub fn process(&self) -> &str {
+        self.run_id.as_deref().unwrap_or_else(|| self.id.as_str())
+    }
 }
 
 #[cfg(test)]

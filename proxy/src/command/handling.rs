@@ -29,6 +29,22 @@ words! {
         Info = "info";
         /// RANDOMKEY: one master's, weighted by size.
         Random = "random";
+        /// Texts for people: each once, one after another.
+        Texts = "texts";
+        /// SLOWLOG LEN: the sum, cut to what one server would keep.
+        SlowlogLen = "slowlog-len";
+        /// SLOWLOG GET: the latest of all.
+        SlowlogGet = "slowlog-get";
+        /// ACL LOG: the latest of all.
+        AclLog = "acl-log";
+        /// LATENCY LATEST: for each event the latest and the worst.
+        Latest = "latest";
+        /// LATENCY HISTORY: all samples by their time.
+        History = "history";
+        /// LATENCY HISTOGRAM: calls added up.
+        Histogram = "histogram";
+        /// MEMORY STATS: sizes added up, ratios made from the sums.
+        MemoryStats = "memory-stats";
     }
 }
 
@@ -55,8 +71,15 @@ words! {
         SwapDb = "swapdb";
         /// ACL WHOAMI.
         WhoAmI = "whoami";
+        /// ACL SETUSER and DELUSER: all nodes, unless Portico would be locked out.
+        AclChange = "acl-change";
+        /// ACL LIST and GETUSER: a master's, without the passwords of Portico's user.
+        AclTell = "acl-tell";
         /// CLIENT ID.
         ClientId = "client-id";
+        /// CLIENT CAPA, where the nodes have it (Valkey 8.0): what a client understands of redirects, of which there
+        /// are none.
+        ClientCapa = "client-capa";
         /// CLIENT GETNAME.
         ClientGetName = "client-getname";
         /// CLIENT SETNAME.
@@ -87,10 +110,14 @@ words! {
         ClientGetRedir = "client-getredir";
         /// CLIENT TRACKINGINFO.
         ClientTrackingInfo = "client-trackinginfo";
-        /// CONFIG GET: Portico's own settings; others are a master's.
+        /// CONFIG GET: Portico's own settings, the nodes', by the table of names.
         ConfigGet = "config-get";
-        /// CONFIG SET: Portico's own settings; others are every node's.
+        /// CONFIG SET: likewise.
         ConfigSet = "config-set";
+        /// CONFIG REWRITE: all nodes.
+        ConfigRewrite = "config-rewrite";
+        /// CONFIG RESETSTAT: all nodes, and what Portico counted.
+        ConfigResetStat = "config-resetstat";
         /// ROLE: a master without replicas.
         Role = "role";
         /// TIME.
@@ -164,14 +191,6 @@ words! {
     }
 }
 
-words! {
-    /// What Portico cannot do yet.
-    Later {
-        /// What all nodes say, merged.
-        Server = "server";
-    }
-}
-
 /// What Portico does with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handling {
@@ -199,7 +218,7 @@ pub enum Handling {
     PubSub(PubSub),
     /// MONITOR.
     Monitor,
-    /// DEBUG: with keys to their owner, without to all masters.
+    /// DEBUG: by the table of its subcommands, [`Debug`](super::Debug).
     Debug,
     /// Answered by Portico.
     Local(Local),
@@ -209,8 +228,6 @@ pub enum Handling {
     Scripts(Scripts),
     /// CLIENT TRACKING.
     Tracking,
-    /// Refused for now.
-    Later(Later),
     /// Refused; the text says what to use instead.
     Refuse(&'static str),
     /// Nobody knows where it would have to go: a learned command without keys that is no read. In the table only
@@ -244,7 +261,6 @@ impl Handling {
             ("local", word) => Self::Local(Local::named(word)?),
             ("transaction", word) => Self::Transaction(Transaction::named(word)?),
             ("scripts", word) => Self::Scripts(Scripts::named(word)?),
-            ("later", word) => Self::Later(Later::named(word)?),
             _ => return None,
         })
     }

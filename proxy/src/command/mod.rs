@@ -4,6 +4,7 @@
 //! learned from the cluster's own `COMMAND` reply.
 
 mod args;
+mod debug;
 pub mod errors;
 mod flags;
 mod handling;
@@ -18,8 +19,9 @@ mod walk;
 mod words;
 
 pub use args::Args;
+pub use debug::{DEBUG, Debug};
 pub use flags::{Flags, KeyFlags};
-pub use handling::{Fan, Handling, Later, Local, PubSub, Rule, Scripts, Transaction};
+pub use handling::{Fan, Handling, Local, PubSub, Rule, Scripts, Transaction};
 pub use keys::{Begin, Find, KeySpec, Keys};
 pub use learn::{Learned, parse_command_reply};
 pub use positions::KeyError;

@@ -1,7 +1,7 @@
 //! Commands whose keys hang on their options: Redis has a function of its own for each.
 
 use super::words::words;
-use super::{Args, KeyError};
+use super::{Args, Debug, KeyError};
 
 words! {
     /// Which of Redis' own functions finds the keys.
@@ -147,11 +147,10 @@ fn debug<A: Args + ?Sized>(args: &A, out: &mut Vec<u32>) {
     if argc < 3 {
         return;
     }
-    let is = |words: &[&[u8]]| words.iter().any(|word| args.get(1).eq_ignore_ascii_case(word));
-    if is(&[b"object", b"listpack", b"ziplist", b"quicklist", b"sdslen", b"htstats-key"]) {
-        out.push(2);
-    } else if is(&[b"digest-value"]) {
-        out.extend(2..argc as u32);
+    match Debug::of(args.get(1)) {
+        Some(Debug::Key) => out.push(2),
+        Some(Debug::Keys) => out.extend(2..argc as u32),
+        _ => {}
     }
 }
 

@@ -29,6 +29,7 @@ pub use output_limit::{OutputLimit, OutputLimits};
 pub use secret::Secret;
 pub use setting::Setting;
 pub use table::{SETTINGS, find};
+pub use values::memory_value;
 
 /// Everything that can be set. What each field means, its unit and its bounds: the setting of the same name in
 /// [`SETTINGS`], and `portico serve --help`.

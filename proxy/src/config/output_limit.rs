@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Invalid;
-use super::values::{KB, MAX_MEMORY, MB, memory, number, show_memory};
+use super::values::{KB, MAX_MEMORY, MB, memory, memory_value, number, show_memory};
 
 /// The limits of one class. 0 is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,10 @@ impl OutputLimit {
     fn show(&self) -> String {
         format!("{} {} {}", show_memory(self.hard), show_memory(self.soft), self.patience.as_secs())
     }
+
+    fn in_bytes(&self) -> String {
+        format!("{} {} {}", self.hard, self.soft, self.patience.as_secs())
+    }
 }
 
 /// The limits of every class that Portico has.
@@ -44,6 +48,8 @@ pub struct OutputLimits {
     pub normal: OutputLimit,
     /// Clients that are subscribed to something.
     pub pubsub: OutputLimit,
+    /// Replicas: there are none, so this is told and nothing else.
+    replica: OutputLimit,
 }
 
 impl Default for OutputLimits {
@@ -51,6 +57,7 @@ impl Default for OutputLimits {
         Self {
             normal: OutputLimit::hard_only(256 * MB),
             pubsub: OutputLimit { hard: 32 * MB, soft: 8 * MB, patience: Duration::from_secs(60) },
+            replica: OutputLimit { hard: 256 * MB, soft: 64 * MB, patience: Duration::from_secs(60) },
         }
     }
 }
@@ -68,7 +75,7 @@ impl OutputLimits {
         let words: Vec<&str> = text.split_whitespace().collect();
         if let [one] = words[..] {
             let limit = OutputLimit::hard_only(memory(one, 64 * KB..=MAX_MEMORY)?);
-            return Ok(Self { normal: limit, pubsub: limit });
+            return Ok(Self { normal: limit, pubsub: limit, ..*self });
         }
         let mut limits = *self;
         let (groups, rest) = words.as_chunks::<4>();
@@ -90,11 +97,41 @@ impl OutputLimits {
             match class.to_ascii_lowercase().as_str() {
                 "normal" => limits.normal = limit,
                 "pubsub" => limits.pubsub = limit,
-                "replica" | "slave" => {} // there are none
+                "replica" | "slave" => limits.replica = limit,
                 _ => return Err(Invalid::must_be("for one of the classes normal, replica, pubsub")),
             }
         }
         Ok(limits)
+    }
+
+    /// As Redis tells it: all classes, sizes in bytes.
+    #[must_use]
+    pub fn in_bytes(&self) -> String {
+        let Self { normal, pubsub, replica } = self;
+        format!("normal {} slave {} pubsub {}", normal.in_bytes(), replica.in_bytes(), pubsub.in_bytes())
+    }
+
+    /// What Redis finds wrong with a value of CONFIG SET.
+    ///
+    /// # Errors
+    /// Redis' own words (7.0, `setConfigOutputBufferLimitOption`).
+    pub fn check_as_redis(text: &str) -> Result<(), String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (groups, []) = words.as_chunks::<4>() else {
+            return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
+        };
+        for [class, hard, soft, seconds] in groups {
+            let classes = ["normal", "replica", "slave", "pubsub"];
+            if !classes.iter().any(|known| known.eq_ignore_ascii_case(class)) {
+                return Err("Invalid client class specified in buffer limit configuration.".to_owned());
+            }
+            if memory_value(hard).is_none() || memory_value(soft).is_none() || seconds.parse::<u32>().is_err()
+            {
+                let text = "Error in hard, soft or soft_seconds setting in buffer limit configuration.";
+                return Err(text.to_owned());
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn show(&self) -> String {

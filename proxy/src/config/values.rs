@@ -47,17 +47,21 @@ pub(super) fn milliseconds(text: &str, range: RangeInclusive<u64>) -> Result<Dur
     number(text, range).map(Duration::from_millis)
 }
 
-/// A number of bytes, or one with a unit: `1k` is 1,000 bytes, `1kb` is 1,024, and so on to `gb`.
-pub(super) fn memory(text: &str, range: RangeInclusive<u64>) -> Result<u64, Invalid> {
+/// A number of bytes, or one with a unit: `1k` is 1,000 bytes, `1kb` is 1,024, and so on to `gb`. None: it is neither.
+#[must_use]
+pub fn memory_value(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
-    unit.and_then(|(_, bytes)| number.parse::<u64>().ok()?.checked_mul(*bytes))
-        .filter(|bytes| range.contains(bytes))
-        .ok_or_else(|| {
-            let (least, most) = (show_memory(*range.start()), show_memory(*range.end()));
-            Invalid::must_be(format!("a size from {least} to {most}, in bytes or as 64kb, 512mb, 1gb"))
-        })
+    let (_, bytes) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    number.parse::<u64>().ok()?.checked_mul(*bytes)
+}
+
+/// A [`memory_value`] within `range`.
+pub(super) fn memory(text: &str, range: RangeInclusive<u64>) -> Result<u64, Invalid> {
+    memory_value(text).filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+        let (least, most) = (show_memory(*range.start()), show_memory(*range.end()));
+        Invalid::must_be(format!("a size from {least} to {most}, in bytes or as 64kb, 512mb, 1gb"))
+    })
 }
 
 /// The largest unit that divides it: what `memory` reads back as the same number.

@@ -8,7 +8,7 @@ use super::fan::Audience;
 use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::command::{
-    Command, Fan, Flags, Handling, KeyError, Keys, Later, Resolved, Rule, Transaction, block_option, errors,
+    Command, Fan, Flags, Handling, KeyError, Keys, Resolved, Rule, Transaction, block_option, errors,
 };
 use crate::config::CrossSlot;
 use crate::local;
@@ -114,17 +114,11 @@ impl Engine {
             Handling::Any => self.send_anywhere(key, cluster, Traits::question(), request),
             Handling::PubSub(what) => self.pubsub(key, cluster, command, what, request, args),
             Handling::Monitor => self.monitor(key),
-            Handling::Debug => {
-                if !matches!(command.keys, Keys::None) {
-                    return self.by_keys(key, cluster, command, request, args);
-                }
-                self.send_to_masters(key, cluster, command, Rule::Same, request, &words)
-            }
+            Handling::Debug => self.debug(key, cluster, command, request, args),
             Handling::Local(what) => self.locally(key, cluster, command, what, request, &words),
             Handling::Scripts(what) => self.scripts(key, cluster, command, what, request, &words),
             Handling::Transaction(what) => self.transaction(key, cluster, command, what, request, args),
             Handling::Tracking => self.track(key, &words),
-            Handling::Later(what) => self.later(key, what, &words),
             Handling::Refuse(advice) => {
                 let name = command.name.replace('|', " ").to_uppercase();
                 self.refuse(key, format!("ERR {name} is not available through Portico: {advice}").as_bytes())
@@ -140,7 +134,7 @@ impl Engine {
     }
 
     /// A command whose keys have to be in one slot.
-    fn by_keys(
+    pub(super) fn by_keys(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
@@ -220,6 +214,9 @@ impl Engine {
         request: &[u8],
         words: &RequestArgs<'_>,
     ) -> Flow {
+        if let Some(flow) = self.ask_servers(key, cluster, command, rule, request, words) {
+            return flow;
+        }
         let open = cluster.topology.has_open();
         let kind = match rule {
             Rule::Info => return self.ask_info(key, cluster, request, words),
@@ -233,13 +230,6 @@ impl Engine {
             return self.fan_nodes(key, cluster, target, audience, kind, b"*1\r\n$6\r\nDBSIZE\r\n");
         }
         self.fan_nodes(key, cluster, target, audience, kind, request)
-    }
-
-    /// What Portico cannot do yet: says so.
-    fn later(&mut self, key: ClientKey, what: Later, words: &RequestArgs<'_>) -> Flow {
-        let name = words.text(0).to_uppercase();
-        let what = what.word();
-        self.refuse(key, format!("ERR {name}: Portico does not do this yet ({what})").as_bytes())
     }
 
     /// HTTP sent here through somebody's browser (a cross-protocol attack): closed without a word, as Redis does.
@@ -312,6 +302,13 @@ fn merge_of(rule: Rule, open: bool) -> Merge {
     match rule {
         Rule::Sum => Merge::Sum,
         Rule::Concat => Merge::Concat { distinct: open },
+        Rule::Texts => Merge::Texts,
+        Rule::Latest => Merge::Latest,
+        Rule::History => Merge::History,
+        Rule::Histogram => Merge::Histogram,
+        Rule::MemoryStats => Merge::MemoryStats,
+        // Those with counts are made by `ask_servers`.
+        Rule::SlowlogLen | Rule::SlowlogGet | Rule::AclLog => Merge::Same,
         Rule::Same | Rule::Info | Rule::Random => Merge::Same,
         Rule::All => Merge::All,
     }

@@ -3,13 +3,13 @@
 use portico_resp::{Arg, Protocol, encode, integer_reply, is_error};
 use portico_slots::{NodeId, NodeIndex, Slot};
 
-use super::Engine;
 use super::send::{Flow, Traits};
 use super::wait::shard_bit;
+use super::{Engine, Question};
 use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local;
-use crate::plan::{Action, Merge, Part, Split, merge, merge_exists, split};
+use crate::plan::{Action, Merge, Part, Split, merge, merge_exists, split, tell_settings};
 use crate::session::{Fan, FanKind, PendingFlags};
 use crate::topology::Cluster;
 
@@ -128,6 +128,37 @@ impl Engine {
         request: &[u8],
     ) -> Flow {
         self.fan_prefixed(key, cluster, (name, traits), audience, kind, (&|_, _| {}, request))
+    }
+
+    /// A request of its own for each of several nodes, and one reply.
+    pub(super) fn fan_requests(
+        &mut self,
+        key: ClientKey,
+        (name, traits): (&'static str, Traits),
+        kind: FanKind,
+        requests: Vec<(NodeIndex, Slot, Vec<u8>)>,
+    ) -> Flow {
+        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
+            return Flow::Wait(stall);
+        }
+        if requests.is_empty() {
+            return self.unreachable(key, 0);
+        }
+        for &(node, slot, _) in &requests {
+            if let Err(flow) = self.ready(key, Some(node), slot) {
+                return flow;
+            }
+        }
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let mut fan = self.new_fan(name, kind, client.protocol(), traits.flags);
+        fan.parts.parts.resize(requests.len(), Part::default());
+        fan.remaining = requests.len();
+        let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
+        for (part, (node, slot, request)) in requests.into_iter().enumerate() {
+            let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
+            self.send_to_node(entry, Some(node), |out| out.extend_from_slice(&request));
+        }
+        Flow::Done
     }
 
     /// As [`Engine::fan_nodes`], with something before the request that depends on the slot that stands for the node.
@@ -293,6 +324,27 @@ impl Engine {
                 // Scripts that came while the nodes were being emptied may be gone again.
                 self.shared.scripts.doubt();
                 merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made);
+            }
+            FanKind::Users if !failed => {
+                let told = fan.parts.iter().next().map(|reply| local::without_hashes(reply, &self.config));
+                made.extend(told.unwrap_or_default());
+            }
+            FanKind::ConfigGet(asked) if !failed => {
+                tell_settings(&asked, &fan.parts, fan.protocol, &mut made);
+            }
+            FanKind::ConfigSet(change) if !failed => {
+                self.shared.settings.remember(&change.nodes, &change.told);
+                if !change.own.is_empty() {
+                    self.shared.settings.change(&change.own);
+                    self.made = made;
+                    return self.workers_too(entry, index, (seq, fan), Question::Settings);
+                }
+                merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made);
+            }
+            FanKind::ConfigRewrite if !failed => local::rewritten(&self.shared.settings.changed(), &mut made),
+            FanKind::ConfigResetStat if !failed => {
+                self.made = made;
+                return self.workers_too(entry, index, (seq, fan), Question::ResetStat);
             }
             FanKind::Workers(told) => Self::tell_gathered(told, &fan, &mut made),
             FanKind::PubSub(who, pattern) if !failed => {

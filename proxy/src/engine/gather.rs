@@ -43,6 +43,14 @@ impl Engine {
                 self.look_at_pause();
                 Vec::new()
             }
+            Question::Settings => {
+                self.take_settings();
+                Vec::new()
+            }
+            Question::ResetStat => {
+                self.reset_statistics();
+                Vec::new()
+            }
             Question::Monitor => {
                 self.look_at_monitors();
                 Vec::new()
@@ -146,7 +154,7 @@ impl Question {
             Self::List { .. } => Told::Lines,
             Self::Kill { old_form: true, .. } => Told::Found,
             Self::Kill { .. } | Self::Unblock(..) => Told::Count,
-            Self::Pause | Self::Monitor | Self::Hearer(_) => Told::Done,
+            Self::Pause | Self::Monitor | Self::Hearer(_) | Self::Settings | Self::ResetStat => Told::Done,
         }
     }
 }

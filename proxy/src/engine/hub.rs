@@ -335,11 +335,12 @@ impl Engine {
         }
     }
 
-    /// A master that was not there when notify-keyspace-events was set is told of it.
+    /// A master that was not there when notify-keyspace-events was set is told of it before it is listened to.
     fn give_notify_events(&mut self, node: NodeId) {
         let Some(index) = self.cluster.topology.index_of(&node) else { return };
-        let run_id = self.cluster.topology.node(index).run_id.as_deref();
-        let Some(value) = self.shared.notify_events_for(node.as_str(), run_id) else { return };
+        let missing = self.shared.settings.missing_at(self.cluster.topology.node(index).process());
+        let events = missing.into_iter().find(|(name, _)| name == "notify-keyspace-events");
+        let Some((_, value)) = events else { return };
         let Some(link) = self.standing(Lane::HUB, index) else { return };
         let mut request = Vec::new();
         encode::command(&mut request, &[b"CONFIG", b"SET", b"notify-keyspace-events", &value]);

@@ -2,13 +2,12 @@
 
 use portico_resp::encode;
 
-use super::fan::Audience;
-use super::send::{Flow, Traits};
+use super::send::Flow;
 use super::{Engine, Question};
 use crate::backend::ClientKey;
-use crate::command::{Args, Command, Local};
+use crate::command::{Command, Local};
 use crate::local::{self, Context};
-use crate::plan::{Merge, RequestArgs};
+use crate::plan::RequestArgs;
 use crate::pubsub::{Kind, Name};
 use crate::session::{ClientFlags, FanKind, Stall};
 use crate::topology::Cluster;
@@ -46,20 +45,15 @@ impl Engine {
                     Err(error) => self.refuse(key, error.as_bytes()),
                 };
             }
-            Local::ConfigGet if !local::names_own_setting(words) => {
-                return self.send_anywhere(key, cluster, Traits::question(), request);
+            Local::AclChange => return self.change_users(key, cluster, command, request, words),
+            Local::AclTell => return self.tell_users(key, cluster, command, request, words),
+            Local::ConfigGet => return self.config_get(key, cluster, command, words),
+            Local::ConfigSet => return self.config_set(key, cluster, command, words),
+            Local::ConfigRewrite => {
+                return self.config_everywhere(key, cluster, command, FanKind::ConfigRewrite, request);
             }
-            Local::ConfigSet if !local::names_own_setting(words) => {
-                self.note_notify_events(cluster, words);
-                let kind = FanKind::Merge(Merge::Same);
-                return self.fan_nodes(
-                    key,
-                    cluster,
-                    (command.name, Traits::of(command)),
-                    Audience::Nodes,
-                    kind,
-                    request,
-                );
+            Local::ConfigResetStat => {
+                return self.config_everywhere(key, cluster, command, FanKind::ConfigResetStat, request);
             }
             _ => {}
         }
@@ -120,7 +114,7 @@ impl Engine {
             Local::Hello => local::hello(context, words),
             Local::Ping => local::ping(context, words),
             Local::Echo => local::echo(context, words),
-            Local::Quit => encode::simple(context.out, "OK"),
+            Local::Quit | Local::ClientCapa => encode::simple(context.out, "OK"),
             Local::Reset => local::reset(context),
             Local::Select => local::select(context, words),
             Local::Move => local::move_key(context, words),
@@ -137,8 +131,6 @@ impl Engine {
             Local::ClusterDisabled => local::cluster_disabled(context),
             Local::Role => local::role(context),
             Local::Time => local::time(context),
-            Local::ConfigGet => local::config_get(context, words),
-            Local::ConfigSet => local::config_set(context, words),
             Local::ClientNoEvict => local::set_flag(context, words, ClientFlags::NO_EVICT),
             Local::ClientNoTouch => local::set_flag(context, words, ClientFlags::NO_TOUCH),
             Local::ClientList
@@ -146,21 +138,18 @@ impl Engine {
             | Local::ClientPause
             | Local::ClientUnpause
             | Local::ClientReply
-            | Local::ClientUnblock => return None,
+            | Local::AclChange
+            | Local::AclTell
+            | Local::ClientUnblock
+            | Local::ConfigGet
+            | Local::ConfigSet
+            | Local::ConfigRewrite
+            | Local::ConfigResetStat => return None,
         }
         if matches!(what, Local::Hello | Local::Reset) {
             self.change_lane(key);
         }
         Some(())
-    }
-
-    /// CONFIG SET of notify-keyspace-events: masters that join later are told it too.
-    fn note_notify_events(&self, cluster: &Cluster, words: &RequestArgs<'_>) {
-        let mut names = (2..words.count()).step_by(2);
-        let Some(at) = names.rfind(|&at| words.is(at, "notify-keyspace-events")) else { return };
-        let nodes = cluster.topology.nodes().iter();
-        let told = nodes.map(|node| node.run_id.clone().unwrap_or_else(|| node.id.to_string()));
-        self.shared.set_notify_events(words.word(at + 1), told.collect());
     }
 
     /// RESET: nothing lasts of what the client began. Returns what it listened to.

@@ -52,7 +52,8 @@ impl Engine {
     ) -> Option<Flow> {
         let client = self.clients.get(key)?;
         let (flags, protocol) = (client.flags, client.protocol());
-        if !flags.has(ClientFlags::AUTHENTICATED) && !command.flags.has(Flags::NO_AUTH) {
+        let let_in = flags.has(ClientFlags::AUTHENTICATED) || self.config.requirepass.is_none();
+        if !let_in && !command.flags.has(Flags::NO_AUTH) {
             return Some(self.reject(key, command, b"NOAUTH Authentication required."));
         }
         if flags.has(ClientFlags::SUBSCRIBED)

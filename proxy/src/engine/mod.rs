@@ -33,6 +33,8 @@ mod retry;
 mod scan;
 mod scripts;
 mod send;
+mod server;
+mod settings;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test's time begins at any instant")]
 mod tests;
@@ -81,6 +83,8 @@ pub enum Effect {
     ResumeClient(ClientKey),
     /// Read on from a node from which nothing was read for a while.
     ResumeLink(LinkKey),
+    /// The settings have changed to these.
+    Settings(Arc<Config>),
     /// Ask the refresher for the map.
     Refresh,
     /// Ask every worker for its part of something: `asked`; they answer with `gathered`.
@@ -152,6 +156,10 @@ pub enum Question {
         /// By its address alone: answered with OK or an error, not with a number.
         old_form: bool,
     },
+    /// CONFIG SET: settings that all workers share have changed.
+    Settings,
+    /// CONFIG RESETSTAT.
+    ResetStat,
     /// CLIENT PAUSE and UNPAUSE: what all workers share has changed.
     Pause,
     /// MONITOR: somebody is told of every command from now on.

@@ -64,8 +64,9 @@ impl World {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         let cluster = cluster(BORDER);
-        let shared = Arc::new(Shared::new(1, 6379, now, SystemTime::UNIX_EPOCH));
-        let engine = Engine::new(Arc::new(Config::default()), shared, 0, Arc::clone(&cluster), now);
+        let config = Arc::new(Config::default());
+        let shared = Arc::new(Shared::new(&config, 1, now, SystemTime::UNIX_EPOCH));
+        let engine = Engine::new(config, shared, 0, Arc::clone(&cluster), now);
         Self { engine, now, cluster, links: HashMap::new(), told: HashMap::new(), down: Vec::new() }
     }
 
@@ -394,10 +395,10 @@ struct Workers {
 impl Workers {
     fn new() -> Self {
         let now = Instant::now();
-        let shared = Arc::new(Shared::new(2, 6379, now, SystemTime::UNIX_EPOCH));
-        let engine = |worker| {
-            Engine::new(Arc::new(Config::default()), Arc::clone(&shared), worker, cluster(BORDER), now)
-        };
+        let config = Arc::new(Config::default());
+        let shared = Arc::new(Shared::new(&config, 2, now, SystemTime::UNIX_EPOCH));
+        let engine =
+            |worker| Engine::new(Arc::clone(&config), Arc::clone(&shared), worker, cluster(BORDER), now);
         Self { engines: [engine(0), engine(1)] }
     }
 

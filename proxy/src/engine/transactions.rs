@@ -73,7 +73,7 @@ impl Engine {
         if command.handling == Handling::Tracking {
             return self.turn_away(key, b"ERR CLIENT TRACKING inside MULTI is not available through Portico");
         }
-        if let Handling::Refuse(_) | Handling::Later(_) | Handling::Unroutable = command.handling {
+        if let Handling::Refuse(_) | Handling::Unroutable = command.handling {
             let text = format!("ERR {} is not available through Portico", command.name.to_uppercase());
             return self.turn_away(key, text.as_bytes());
         }

@@ -1,5 +1,6 @@
 //! Commands that Portico answers itself, as a standalone server would.
 
+mod acl;
 mod auth;
 mod client;
 mod client_filter;
@@ -16,13 +17,17 @@ use crate::config::Config;
 use crate::session::Client;
 use crate::stats::Shared;
 
+pub use acl::{is_own_user, locks_out, without_hashes};
 pub use auth::{auth, hello, reset};
 pub use client::{
     client_address, client_line, info as client_info, name as client_name, set_flag, set_info, set_name,
     unblock,
 };
 pub use client_filter::{ClientFilter, kill_filter, list_filter};
-pub use config::{config_get, config_set, names_own_setting};
+pub use config::{
+    Decision, Name, Settings, asked_settings, known_settings, names, questions, rewritten, settings_to_set,
+    shares,
+};
 pub use connection::{cluster_disabled, copies_elsewhere, echo, move_key, ping, role, select, swap_db, time};
 pub use info::{FIELDS as INFO_FIELDS, Master, Rule as InfoRule, Surroundings, info, rule as info_rule};
 pub use pause::pause;

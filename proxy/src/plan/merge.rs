@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use portico_resp::{Items, Protocol, array_items, encode, integer_reply, is_error};
 
 use super::scripts::{merge_function_stats, merge_kill};
+use super::server;
 
 /// How parts' replies become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,30 @@ pub enum Merge {
     Kill,
     /// FUNCTION STATS: those of the node that runs a function.
     FunctionStats,
+    /// DEBUG DIGEST: the whole's, of the masters'.
+    Digest,
+    /// Texts for people: each once, one after another.
+    Texts,
+    /// SLOWLOG LEN; the first part is CONFIG GET slowlog-max-len.
+    SlowlogLen,
+    /// SLOWLOG GET; the first part is CONFIG GET slowlog-max-len.
+    SlowlogGet {
+        /// How many entries are wanted; none for all.
+        count: Option<u64>,
+    },
+    /// ACL LOG: the youngest entries.
+    AclLog {
+        /// How many are wanted.
+        count: u64,
+    },
+    /// LATENCY LATEST.
+    Latest,
+    /// LATENCY HISTORY.
+    History,
+    /// LATENCY HISTOGRAM.
+    Histogram,
+    /// MEMORY STATS.
+    MemoryStats,
     /// The one reply as it is: there is one part, which is asked about later.
     First,
 }
@@ -98,6 +123,7 @@ pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &m
     match kind {
         Merge::Kill => return merge_kill(parts, out),
         Merge::FunctionStats => return merge_function_stats(parts, protocol, out),
+        Merge::Texts => return server::texts(parts, protocol, out),
         _ => {}
     }
     if parts.iter().any(is_error) {
@@ -113,7 +139,15 @@ pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &m
             let least = parts.iter().filter_map(integer_reply).min();
             encode::integer(out, least.unwrap_or(0));
         }
-        Merge::KeyOk | Merge::Same | Merge::First | Merge::Kill | Merge::FunctionStats => {
+        Merge::Digest => server::digest(parts, out),
+        Merge::SlowlogLen => server::slow_count(parts, out),
+        Merge::SlowlogGet { count } => server::slow_entries(parts, count, out),
+        Merge::AclLog { count } => server::acl_log(parts, count, out),
+        Merge::Latest => server::latest(parts, out),
+        Merge::History => server::history(parts, out),
+        Merge::Histogram => server::histogram(parts, protocol, out),
+        Merge::MemoryStats => server::memory_stats(parts, protocol, out),
+        Merge::KeyOk | Merge::Same | Merge::First | Merge::Kill | Merge::FunctionStats | Merge::Texts => {
             out.extend_from_slice(parts.iter().next().unwrap_or(b"+OK\r\n"));
         }
         Merge::Concat { distinct } => concat(parts, distinct, out),
@@ -123,7 +157,9 @@ pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &m
 
 fn failure(kind: Merge, name: &str, parts: &Parts, out: &mut Vec<u8>) {
     let first = parts.iter().find(|reply| is_error(reply)).unwrap_or(b"-ERR no reply\r\n");
-    if parts.iter().all(|reply| reply == first) {
+    // The masters behind a question to one of them.
+    let behind = usize::from(matches!(kind, Merge::SlowlogLen | Merge::SlowlogGet { .. }));
+    if parts.iter().skip(behind).all(|reply| reply == first) {
         return out.extend_from_slice(first);
     }
     let text = error_text(first);

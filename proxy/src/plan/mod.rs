@@ -6,6 +6,8 @@ mod merge;
 mod request;
 pub mod scan_cursor;
 mod scripts;
+mod server;
+mod settings;
 mod split;
 mod transaction;
 
@@ -14,5 +16,6 @@ pub use decide::{Action, Event, Facts, Refusal, decide};
 pub use merge::{Merge, Part, Parts, merge};
 pub use request::RequestArgs;
 pub use scripts::{ScriptCall, merge_exists, script_call};
+pub use settings::{Asked, SettingsChange, Source, tell_settings};
 pub use split::{Split, split};
 pub use transaction::{Outcome, Plan, Step, count_keyed, plan_transaction, transaction_outcome, with_queued};

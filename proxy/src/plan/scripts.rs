@@ -2,6 +2,7 @@
 
 use portico_resp::{Items, Protocol, bulk_reply, encode, integer_reply, is_error};
 
+use super::server::field;
 use super::{Parts, RequestArgs};
 
 /// How a request names its script.
@@ -84,16 +85,6 @@ fn put_map(reply: &[u8], protocol: Protocol, out: &mut Vec<u8>, put: impl Fn(&[u
         out.extend_from_slice(name);
         put(bulk_reply(name).unwrap_or_default(), value, out);
     }
-}
-
-fn field<'a>(reply: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
-    let mut items = Items::new(reply)?;
-    while let (Some(name), Some(value)) = (items.next(), items.next()) {
-        if bulk_reply(name) == Some(wanted) {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -13,6 +13,12 @@ impl Sha {
         Self(Sha1::digest(text).into())
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
+
     /// Reads what EVALSHA is given: forty hexadecimal digits, in upper case as well.
     #[must_use]
     pub fn parse(hex: &[u8]) -> Option<Self> {

@@ -7,7 +7,7 @@ use portico_slots::{NodeId, Slot};
 
 use crate::backend::RequestFlags;
 use crate::plan::scan_cursor::ScanCursor;
-use crate::plan::{Merge, Parts};
+use crate::plan::{Asked, Merge, Parts, SettingsChange};
 use crate::pubsub::Kind;
 
 /// What is asked about subscriptions.
@@ -30,6 +30,16 @@ pub enum FanKind {
     Info(InfoQuestion),
     /// RANDOMKEY, first step: how many keys each master has.
     RandomSizes,
+    /// ACL LIST, or GETUSER of the user that Portico connects as.
+    Users,
+    /// CONFIG GET.
+    ConfigGet(Vec<Asked>),
+    /// CONFIG SET at the nodes, and what follows when they have taken it.
+    ConfigSet(Box<SettingsChange>),
+    /// CONFIG REWRITE.
+    ConfigRewrite,
+    /// CONFIG RESETSTAT at the nodes, after which the workers do theirs.
+    ConfigResetStat,
     /// SCAN on one node.
     Scan(ScanCursor),
     /// SCAN's last step: the keys that the last node told, held until the nodes' map is seen to be the walk's.

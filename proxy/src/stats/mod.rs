@@ -2,10 +2,10 @@
 
 mod last_info;
 mod pause;
+mod settings;
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pause::PauseCell;
@@ -13,10 +13,11 @@ use pause::PauseCell;
 pub use last_info::LastInfo;
 
 pub use pause::Pause;
+pub use settings::Settings;
 
-use crate::scripts::Scripts;
-
+use crate::config::Config;
 use crate::pubsub::{OwnAddresses, Registry};
+use crate::scripts::Scripts;
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -181,8 +182,8 @@ pub struct Shared {
     began: Duration,
     /// Readings of the cluster's map.
     pub map_reads: MapReads,
-    #[expect(clippy::disallowed_types, reason = "taken when a client sets it and when a connection is new")]
-    notify_events: std::sync::Mutex<Option<NotifyEvents>>,
+    /// What CONFIG SET can change.
+    pub settings: Settings,
     next_client: AtomicU64,
     stopping: AtomicBool,
     tracking: AtomicUsize,
@@ -223,18 +224,11 @@ impl MapReads {
     }
 }
 
-/// The notify-keyspace-events that a client has set.
-#[derive(Debug)]
-struct NotifyEvents {
-    value: Vec<u8>,
-    /// Nodes that have it, by run id or id.
-    told: HashSet<String>,
-}
-
 impl Shared {
-    /// For `workers` workers. `started` and `began`: what the clock of intervals and that of dates say now.
+    /// For `workers` workers that begin with these settings. `started` and `began`: what the clock of intervals and that of
+    /// dates say now.
     #[must_use]
-    pub fn new(workers: usize, port: u16, started: Instant, began: SystemTime) -> Self {
+    pub fn new(config: &Arc<Config>, workers: usize, started: Instant, began: SystemTime) -> Self {
         let began = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seed = began.as_nanos() ^ u128::from(std::process::id()) << 64;
         let run_id = format!(
@@ -246,7 +240,7 @@ impl Shared {
             workers,
             started,
             run_id,
-            port,
+            port: config.port,
             scripts: Scripts::default(),
             pubsub: Arc::default(),
             own_addresses: Arc::default(),
@@ -254,7 +248,7 @@ impl Shared {
             last_info: LastInfo::default(),
             began,
             map_reads: MapReads::default(),
-            notify_events: Default::default(),
+            settings: Settings::new(Arc::clone(config)),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             tracking: AtomicUsize::new(0),
@@ -320,25 +314,6 @@ impl Shared {
     #[must_use]
     pub fn time(&self, now: Instant) -> Duration {
         self.began + now.saturating_duration_since(self.started)
-    }
-
-    /// A client sets notify-keyspace-events at these nodes, each named by its run id or its id.
-    pub fn set_notify_events(&self, value: &[u8], told: HashSet<String>) {
-        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
-        *events = Some(NotifyEvents { value: value.to_vec(), told });
-    }
-
-    /// What this node has still to be told of notify-keyspace-events. It is told once.
-    #[must_use]
-    pub fn notify_events_for(&self, id: &str, run_id: Option<&str>) -> Option<Vec<u8>> {
-        let mut events = self.notify_events.lock().unwrap_or_else(PoisonError::into_inner);
-        let events = events.as_mut()?;
-        let known = run_id.is_some_and(|run_id| events.told.contains(run_id)) || events.told.contains(id);
-        if known {
-            return None;
-        }
-        events.told.insert(run_id.unwrap_or(id).to_owned());
-        Some(events.value.clone())
     }
 
     /// CLIENT PAUSE: requests wait for so long, all of them or those that may change something.

@@ -82,9 +82,14 @@ impl Control {
 
     /// Asks; an error reply is a reply.
     pub(super) async fn call(&mut self, words: &[&str]) -> io::Result<BytesFrame> {
-        let mut request = Vec::new();
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        encode::command(&mut request, &words);
+        self.command(&words).await
+    }
+
+    /// Asks in bytes; an error reply is a reply.
+    pub(super) async fn command(&mut self, words: &[&[u8]]) -> io::Result<BytesFrame> {
+        let mut request = Vec::new();
+        encode::command(&mut request, words);
         self.stream.write_all(&request).await?;
         loop {
             let decoded = decode_bytes_mut(&mut self.input)

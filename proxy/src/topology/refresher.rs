@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico_slots::{Address, NodeId, Topology, View, diff, merge, parse};
+use redis_protocol::resp2::types::BytesFrame;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -124,6 +125,7 @@ impl Refresher {
         self.trouble = None;
         self.publish(&current, topology).await;
         self.shared.map_reads.end(number);
+        self.tell_settings();
     }
 
     /// Whom to ask: all masters, or turn by turn as many as may be asked; the seeds while there are none, and now
@@ -181,6 +183,33 @@ impl Refresher {
             }
         }
         views
+    }
+
+    /// Nodes that were not there when clients set something with CONFIG SET are told it. The map does not wait for that.
+    fn tell_settings(&self) {
+        let cluster = self.cluster.load();
+        for node in cluster.topology.nodes().iter().filter(|node| !node.failed) {
+            let name = node.process().to_owned();
+            let missing = self.shared.settings.missing_at(&name);
+            if missing.is_empty() {
+                continue;
+            }
+            self.shared.settings.told(&name, true); // it is not told twice at the same time
+            let (address, credentials) = (node.address.clone(), self.credentials.clone());
+            let (shared, limit) = (Arc::clone(&self.shared), Instant::now() + self.config.connect_timeout);
+            tokio::spawn(async move {
+                let telling = tell_node(address.clone(), &credentials, &shared.own_addresses, &missing);
+                match timeout_at(limit, telling).await {
+                    Ok(Ok(())) => {
+                        tracing::info!(%address, settings = missing.len(), "told what CONFIG SET had set");
+                    }
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                        tracing::warn!(%address, %error, "a node does not take what CONFIG SET had set");
+                    }
+                    _ => shared.settings.told(&name, false),
+                }
+            });
+        }
     }
 
     fn run_ids(&self, views: &[View]) -> HashMap<NodeId, String> {
@@ -298,6 +327,25 @@ async fn ask_one(
     let mut control = Control::open(address, credentials, own_addresses).await?;
     let text = control.ask(&["CLUSTER", "NODES"]).await?;
     view(control, &text)
+}
+
+/// Sets at a node what was set at the others; one by one, as servers before 7.0 take it.
+async fn tell_node(
+    address: Address,
+    credentials: &Credentials,
+    own_addresses: &OwnAddresses,
+    settings: &[(String, Vec<u8>)],
+) -> io::Result<()> {
+    let mut control = Control::open(address, credentials, own_addresses).await?;
+    let mut refused = None;
+    for (name, value) in settings {
+        if let BytesFrame::Error(error) =
+            control.command(&[b"CONFIG", b"SET", name.as_bytes(), value]).await?
+        {
+            refused = Some(io::Error::new(io::ErrorKind::InvalidInput, error.to_string()));
+        }
+    }
+    refused.map_or(Ok(()), Err)
 }
 
 fn view(control: Control, text: &str) -> io::Result<(Control, View)> {

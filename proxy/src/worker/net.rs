@@ -180,6 +180,18 @@ impl Listener {
         Ok(Self::Unix(listener))
     }
 
+    /// Changes `tcp-keepalive` for connections that are accepted from now on.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn set_keepalive(&self, keepalive: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) if keepalive.is_zero() => SockRef::from(listener).set_keepalive(false),
+            Self::Tcp(listener) => set_keepalive(&SockRef::from(listener), keepalive),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
     /// Our address.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {

@@ -458,6 +458,15 @@ impl Shell {
                     self.again.push(link_token(key));
                 }
             }
+            Effect::Settings(config) => {
+                self.options.listeners.iter().for_each(|listener| {
+                    if let Err(error) = listener.set_keepalive(config.tcp_keepalive) {
+                        tracing::warn!(%error, "cannot set tcp-keepalive");
+                    }
+                });
+                crate::logging::set_level(config.loglevel);
+                self.options.config = config;
+            }
             Effect::Refresh => self.options.refresh.ask(),
             Effect::Gather(gather) => {
                 for (worker, post) in self.options.posts.iter().enumerate() {

@@ -237,8 +237,9 @@ fn requests(shape: &Shape, keys: &mut Keys) -> Vec<u8> {
 impl World {
     fn new(masters: u16) -> Self {
         let (now, cluster) = (Instant::now(), Arc::new(cluster(masters)));
-        let shared = Arc::new(Shared::new(1, 6379, now, SystemTime::now()));
-        let engine = Engine::new(Arc::new(Config::default()), shared, 0, Arc::clone(&cluster), now);
+        let config = Arc::new(Config::default());
+        let shared = Arc::new(Shared::new(&config, 1, now, SystemTime::now()));
+        let engine = Engine::new(config, shared, 0, Arc::clone(&cluster), now);
         Self { engine, now, cluster, dirty_links: Vec::new(), dirty_clients: Vec::new() }
     }
 

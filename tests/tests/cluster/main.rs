@@ -8,5 +8,6 @@ mod pipelines;
 mod pubsub;
 mod sandbox;
 mod scripts;
+mod settings;
 mod topology;
 mod tracking;

@@ -4,3 +4,4 @@ mod command_table;
 mod dialogues;
 mod differential;
 mod info_fields;
+mod server_names;

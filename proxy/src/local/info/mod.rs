@@ -239,7 +239,7 @@ mod tests {
 
     fn told(texts: &[Option<&str>], asked: &[&str]) -> String {
         let now = Instant::now();
-        let shared = Shared::new(1, 6379, now, SystemTime::UNIX_EPOCH);
+        let shared = Shared::new(&std::sync::Arc::new(Config::default()), 1, now, SystemTime::UNIX_EPOCH);
         let masters: Vec<Master<'_>> = texts
             .iter()
             .zip(7000..)
