@@ -59,7 +59,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(|| shell.run())?;
         threads.push(thread);
     }
-    tracing::info!(port = config.port, workers, "Ready to accept connections");
 
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let mut asked = false;
@@ -154,7 +153,13 @@ fn start_refresher(
     shared: &Arc<Shared>,
     posts: Vec<Post>,
 ) -> anyhow::Result<()> {
-    let published = Box::new(move || posts.iter().for_each(|post| post.send(Message::Topology)));
+    let (port, workers) = (config.port, config.workers);
+    let ready = std::sync::Once::new();
+    tracing::info!(port, workers, "Listening; requests wait until the nodes have told their map");
+    let published = Box::new(move || {
+        ready.call_once(|| tracing::info!(port, workers, "Ready to accept connections"));
+        posts.iter().for_each(|post| post.send(Message::Topology));
+    });
     let (config, cluster) = (Arc::clone(config), Arc::clone(cluster));
     let refresher = Refresher::new(config, cluster, refresh.clone(), Arc::clone(shared), published);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -94,6 +94,13 @@ impl Changes {
         *self == Self { names: self.names.clone(), ..Self::default() }
     }
 
+    /// Whether nothing changed but owners of slots and slots on the move: what a reshard does.
+    #[must_use]
+    pub fn only_slots(&self) -> bool {
+        let Self { moved, opened, closed, names, .. } = self.clone();
+        *self == Self { moved, opened, closed, names, ..Self::default() }
+    }
+
     /// Whether any slot has another owner.
     #[must_use]
     pub fn owners_changed(&self) -> bool {
@@ -189,7 +196,7 @@ impl fmt::Display for Changes {
         }
         for (open, what) in [(&self.opened, "opened"), (&self.closed, "closed")] {
             if !open.is_empty() {
-                parts.push(format!("{} {what}", slots(&ranges(open))));
+                parts.push(format!("{} {what}", describe_slots(open)));
             }
         }
         if parts.is_empty() {
@@ -197,6 +204,12 @@ impl fmt::Display for Changes {
         }
         f.write_str(&parts.join("; "))
     }
+}
+
+/// Ascending slots for people: `slot 5` or `slots 0-99,200`, at most ten ranges, then how many more.
+#[must_use]
+pub fn describe_slots(of: &[Slot]) -> String {
+    slots(&ranges(of))
 }
 
 /// Ascending slots as ranges.

@@ -17,7 +17,7 @@ mod trust;
 
 pub use address::{Address, AddressError};
 pub use cluster_nodes::{Flags, Line, ParseError, View, parse};
-pub use diff::{Changes, diff};
+pub use diff::{Changes, describe_slots, diff};
 pub use key::{SLOT_COUNT, Slot, hash_tag, slot};
 pub use merge::{MergeError, merge};
 pub use node::{Node, NodeId, NodeIdError, Role};

@@ -91,7 +91,8 @@ impl Engine {
         let end = match link.pipe.replies.scan(bytes) {
             Ok(end) => end,
             Err(error) => {
-                tracing::warn!(%error, "a node's reply cannot be read; its connection is closed");
+                let node = self.peer_of(key);
+                tracing::warn!(%node, %error, "a node's reply cannot be read; its connection is closed");
                 self.lose_link(key);
                 return false;
             }

@@ -30,7 +30,19 @@ const DEMOTED_GRACE: Duration = Duration::from_secs(1);
 /// Connections that a successor has to kill, at most; more would mean that none was ever killed.
 const MOST_FENCES: usize = 64;
 
+/// A node as the log names it: by its address, or its id when it is not in the map any more.
+fn address_of(cluster: &Cluster, node: NodeId) -> String {
+    let index = cluster.topology.index_of(&node);
+    index.map_or_else(|| node.to_string(), |index| cluster.topology.node(index).address.to_string())
+}
+
 impl Engine {
+    /// The node at the other end of a connection, as the log names it.
+    #[must_use]
+    pub fn peer_of(&self, key: LinkKey) -> String {
+        self.links.get(key).map_or_else(String::new, |link| address_of(&self.cluster, link.node))
+    }
+
     /// A new map is in force.
     pub fn adopt(&mut self, cluster: Arc<Cluster>) {
         let topology = &cluster.topology;
@@ -218,7 +230,8 @@ impl Engine {
             Ok(None) => {}
             Ok(Some(identity)) => {
                 if let Some(refused) = handshake.unfenced.take() {
-                    tracing::warn!(node = %link.node.short(), refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
+                    let node = address_of(&self.cluster, link.node);
+                    tracing::warn!(%node, refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
                 }
                 let (busy, killed) = (handshake.busy, std::mem::take(&mut handshake.fences));
                 self.shared.own_addresses.add(&identity.address);
@@ -239,7 +252,8 @@ impl Engine {
                     self.tracking_refused(lane, text);
                 }
                 if self.should_report(node) {
-                    tracing::warn!(node = %node.short(), %error, "cannot use a connection to a node");
+                    let node = address_of(&self.cluster, node);
+                    tracing::warn!(%node, %error, "cannot use a connection to a node");
                 }
                 if matches!(error, HandshakeError::Credentials(_)) {
                     self.counters.node_auth_failures += 1;

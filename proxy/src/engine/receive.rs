@@ -51,7 +51,8 @@ impl Engine {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!(%error, "a node's reply cannot be read; its connection is closed");
+                    let node = self.peer_of(key);
+                    tracing::warn!(%node, %error, "a node's reply cannot be read; its connection is closed");
                     self.lose_link(key);
                     return bytes.len();
                 }
@@ -138,7 +139,7 @@ impl Engine {
         if self.links.get(key).is_some_and(|link| link.lane == Lane::MONITOR) {
             return self.monitored(reply);
         }
-        tracing::warn!("a node sent a reply that nobody asked for; its connection is closed");
+        tracing::warn!(node = %self.peer_of(key), "a node sent a reply that nobody asked for; its connection is closed");
         self.lose_link(key);
     }
 

@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 use crate::backend::Credentials;
 use crate::pubsub::OwnAddresses;
 
+/// How a port for TLS that is spoken to in plain may answer before it closes the connection (RFC 8446, 5.1).
+const TLS_ALERT: &[u8] = b"\x15\x03";
+
 /// What a node said of itself when it was connected to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct About {
@@ -53,8 +56,13 @@ impl Control {
                 None => control.ask(&["AUTH", password]).await?,
             };
         }
-        // Names and settings are a help, not a need: a user may not be allowed to give or ask them.
-        let _ = control.call(&["CLIENT", "SETNAME", "portico-control"]).await?;
+        // Names and settings are a help, not a need: a user may not be allowed to give or ask them. Who is not let in at
+        // all (maxclients, protected mode) is told so in place of the first reply.
+        if let BytesFrame::Error(error) = control.call(&["CLIENT", "SETNAME", "portico-control"]).await?
+            && !error.starts_with("NOPERM ")
+        {
+            return Err(io::Error::other(error.to_string()));
+        }
         let info = control.ask(&["INFO", "server"]).await?;
         let field = |name: &str| {
             let mut lines = info.lines();
@@ -92,6 +100,9 @@ impl Control {
         encode::command(&mut request, words);
         self.stream.write_all(&request).await?;
         loop {
+            if self.input.starts_with(TLS_ALERT) {
+                return Err(io::Error::new(io::ErrorKind::ConnectionReset, "it answers in TLS"));
+            }
             let decoded = decode_bytes_mut(&mut self.input)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
             if let Some((frame, ..)) = decoded {

@@ -1,8 +1,8 @@
 //! Keeps the snapshot true: asks several nodes for the map, merges what they say, tells the workers.
 //!
-//! One refresh at a time; what is asked for during one is one more. A refresh asks every master that is known (and
-//! the seeds while none is), and does not wait for those who are slower than the rest: a paused node must not hold up
-//! the news of its own replacement.
+//! One refresh at a time; what is asked for during one is one more. A refresh asks every master that is known (and the
+//! seeds too while something is amiss, whose names may lead elsewhere by now), and does not wait for those who are slower
+//! than the rest: a paused node must not hold up the news of its own replacement.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -10,14 +10,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico_slots::{Address, NodeId, Topology, View, diff, merge, parse};
+use portico_slots::{Address, NodeId, SLOT_COUNT, Topology, View, diff, merge, parse};
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::chronicle::Chronicle;
 use super::control::{About, Control};
-use super::{Cluster, SharedCluster};
+use super::{Cluster, SharedCluster, Trouble};
 use crate::backend::Credentials;
 use crate::command::{Table, parse_command_reply};
 use crate::config::Config;
@@ -53,7 +54,7 @@ pub struct Refresher {
     published: Box<dyn Fn() + Send>,
     controls: HashMap<Address, Control>,
     learned_from: HashSet<String>,
-    trouble: Option<String>,
+    chronicle: Chronicle,
     turn: usize,
 }
 
@@ -82,7 +83,7 @@ impl Refresher {
             published,
             controls: HashMap::new(),
             learned_from: HashSet::new(),
-            trouble: None,
+            chronicle: Chronicle::new(Instant::now()),
             turn: 0,
         }
     }
@@ -92,12 +93,13 @@ impl Refresher {
         loop {
             let begun = Instant::now();
             self.refresh().await;
-            let topology = &self.cluster.load().topology;
-            let whole = topology.covered() == portico_slots::SLOT_COUNT;
+            let calm = self.chronicle.is_calm();
             let pause =
-                if whole { self.config.refresh_interval } else { ANXIOUS.min(self.config.refresh_interval) };
+                if calm { self.config.refresh_interval } else { ANXIOUS.min(self.config.refresh_interval) };
+            let due = self.chronicle.due(&self.cluster.load().topology);
+            let next = due.map_or(begun + pause, |due| due.min(begun + pause));
             tokio::select! {
-                () = sleep_until(begun + pause) => {}
+                () = sleep_until(next) => {}
                 () = self.requests.0.notified() => sleep_until(begun + self.config.refresh_debounce).await,
             }
         }
@@ -105,31 +107,61 @@ impl Refresher {
 
     async fn refresh(&mut self) {
         let number = self.shared.map_reads.begin();
-        let addresses = self.candidates();
-        let views = self.ask(addresses).await;
-        if views.is_empty() {
-            return self.report("no node answers CLUSTER NODES".to_owned());
+        match self.read_map().await {
+            Ok(()) => {
+                self.shared.map_reads.end(number);
+                self.tell_settings();
+            }
+            Err(why) => self.chronicle.no_map(why, Instant::now()),
         }
-        let map = self.config.node_address_map.clone();
-        let merged = match merge(&views, &|address| map.map(address)) {
-            Ok(topology) => topology,
-            Err(error) => return self.report(error.to_string()),
-        };
-        let run_ids = self.run_ids(&views);
-        let current = self.cluster.load_full();
-        let topology = merged.with_run_ids(&run_ids);
-        if is_stale(&current.topology, &topology, views.len()) {
-            return self
-                .report("a minority of the nodes answers, with an older map: not believed".to_owned());
-        }
-        self.trouble = None;
-        self.publish(&current, topology).await;
-        self.shared.map_reads.end(number);
-        self.tell_settings();
+        self.chronicle.look(&self.cluster.load().topology, Instant::now());
     }
 
-    /// Whom to ask: all masters, or turn by turn as many as may be asked; the seeds while there are none, and now
-    /// and then besides, so that a map that went wrong heals.
+    /// Asks for the map and publishes it; or says why there is none.
+    async fn read_map(&mut self) -> Result<(), String> {
+        let mut asked = self.candidates();
+        let mut views = self.ask(asked.clone()).await;
+        let mut merged = self.merge(&views);
+        // Who is named here for the first time may be all that is left of the cluster.
+        if let Ok(topology) = &merged
+            && asked.len() < MOST_ASKED
+        {
+            let named = topology.masters().iter().map(|&master| topology.node(master).address.clone());
+            let named: BTreeSet<Address> = named.filter(|address| !asked.contains(address)).collect();
+            if !named.is_empty() {
+                let named: BTreeSet<Address> = named.into_iter().take(MOST_ASKED).collect();
+                asked.extend(named.iter().cloned());
+                views.extend(self.ask(named).await);
+                merged = self.merge(&views);
+            }
+        }
+        let current = self.cluster.load_full();
+        let seeds = &self.config.nodes;
+        let known = |address: &Address| {
+            seeds.contains(address)
+                || current.topology.find(address).is_some()
+                || merged.as_ref().is_ok_and(|topology| topology.find(address).is_some())
+        };
+        self.chronicle.asked(!views.is_empty(), Instant::now(), known);
+        if views.is_empty() {
+            return Err(self.chronicle.all_silent());
+        }
+        let run_ids = self.run_ids(&views);
+        let topology = merged?.with_run_ids(&run_ids);
+        if is_stale(&current.topology, &topology, views.len()) {
+            return Err("a minority of the nodes answers, with an older map: not believed".to_owned());
+        }
+        self.publish(&current, topology).await;
+        Ok(())
+    }
+
+    fn merge(&self, views: &[View]) -> Result<Topology, String> {
+        let map = &self.config.node_address_map;
+        merge(views, &|address| map.map(address)).map_err(|error| error.to_string())
+    }
+
+    /// Whom to ask: all masters, or turn by turn as many as may be asked; and while something is amiss also the seeds:
+    /// all that is known may be out of date, and a seed's name may lead to where the nodes are by now.
     fn candidates(&mut self) -> BTreeSet<Address> {
         let cluster = self.cluster.load();
         let topology = &cluster.topology;
@@ -144,8 +176,13 @@ impl Refresher {
             let node = topology.node(master);
             node.failed || node.suspected || !self.controls.contains_key(&node.address)
         });
-        let replicas = ailing.flat_map(|&master| topology.replicas_of(master)).take(MOST_ASKED);
+        let ailing: Vec<_> = ailing.copied().collect();
+        let amiss = !ailing.is_empty() || !self.chronicle.is_calm() || topology.covered() < SLOT_COUNT;
+        let replicas = ailing.into_iter().flat_map(|master| topology.replicas_of(master)).take(MOST_ASKED);
         candidates.extend(replicas.map(|replica| topology.node(replica).address.clone()));
+        if amiss {
+            candidates.extend(self.config.nodes.iter().take(MOST_ASKED).cloned());
+        }
         if candidates.len() < 3 {
             candidates.extend(self.config.nodes.iter().cloned());
             candidates.extend(topology.nodes().iter().map(|node| node.address.clone()).take(MOST_ASKED));
@@ -155,9 +192,17 @@ impl Refresher {
 
     /// Asks them all at once; returns what was answered in time.
     async fn ask(&mut self, addresses: BTreeSet<Address>) -> Vec<View> {
-        let asked = addresses.len();
+        let cluster = self.cluster.load_full();
+        let owns = |address: &&Address| {
+            let node = cluster.topology.find(address);
+            node.is_some_and(|node| cluster.topology.first_slot(node).is_some())
+        };
+        // Seeds and replicas that are gone are no reason to wait for longer.
+        let masters = addresses.iter().filter(owns).count();
+        let quorum = if masters > 0 { masters } else { addresses.len() };
         let begun = Instant::now();
         let mut deadline = begun + self.config.connect_timeout;
+        let mut unheard = addresses.clone();
         let mut questions: JoinSet<Answer> = JoinSet::new();
         for address in addresses {
             let control = self.controls.remove(&address);
@@ -171,16 +216,24 @@ impl Refresher {
         let mut views = Vec::new();
         while let Ok(Some(answer)) = timeout_at(deadline, questions.join_next()).await {
             let Ok((address, answer)) = answer else { continue };
+            unheard.remove(&address);
             match answer {
                 Ok((control, view)) => {
+                    self.chronicle.answered(&address);
                     self.controls.insert(address, control);
                     views.push(view);
                 }
-                Err(error) => tracing::debug!(%address, %error, "a node does not tell its map"),
+                Err(error) => {
+                    tracing::debug!(node = %address, %error, "a node does not tell its map");
+                    self.chronicle.failed(address, Trouble::of(&error), Instant::now());
+                }
             }
-            if views.len() * 2 >= asked {
+            if views.len() * 2 >= quorum {
                 deadline = deadline.min(Instant::now() + STRAGGLERS);
             }
+        }
+        for address in unheard {
+            self.chronicle.failed(address, Trouble::Late, Instant::now());
         }
         views
     }
@@ -226,6 +279,7 @@ impl Refresher {
     }
 
     async fn publish(&mut self, current: &Arc<Cluster>, topology: Topology) {
+        self.chronicle.map(&topology, Instant::now());
         let changes = diff(&current.topology, &topology);
         let sockets = self.resolve(&topology).await;
         let table = self.learn(&current.table).await;
@@ -249,13 +303,6 @@ impl Refresher {
         if same {
             return;
         }
-        if !changes.is_empty() {
-            tracing::info!(
-                masters = topology.masters().len(),
-                slots = topology.covered(),
-                "topology: {changes}"
-            );
-        }
         let known: HashSet<&Address> = topology.nodes().iter().map(|node| &node.address).collect();
         self.controls.retain(|address, _| known.contains(address));
         self.cluster.store(Arc::new(Cluster { topology, sockets, version, table, ping_interval }));
@@ -263,21 +310,23 @@ impl Refresher {
     }
 
     /// Where to connect to each node. Names that do not resolve now are tried again at the next refresh.
-    async fn resolve(&self, topology: &Topology) -> Vec<Option<SocketAddr>> {
+    async fn resolve(&mut self, topology: &Topology) -> Vec<Option<SocketAddr>> {
+        let limit = Instant::now() + self.config.connect_timeout;
         let mut sockets = Vec::new();
         for node in topology.nodes() {
             let Address { host, port } = &node.address;
-            sockets.push(match host.parse() {
-                Ok(ip) => Some(SocketAddr::new(ip, *port)),
-                Err(_) => match tokio::net::lookup_host((host.as_str(), *port)).await {
-                    // IPv4 first: what a name means besides is often not listened on.
-                    Ok(found) => found.min_by_key(SocketAddr::is_ipv6),
-                    Err(error) => {
-                        tracing::warn!(%host, %error, "a node's hostname does not resolve");
-                        None
-                    }
-                },
-            });
+            if let Ok(ip) = host.parse() {
+                sockets.push(Some(SocketAddr::new(ip, *port)));
+                continue;
+            }
+            let found = match timeout_at(limit, tokio::net::lookup_host((host.as_str(), *port))).await {
+                // IPv4 first: what a name means besides is often not listened on.
+                Ok(Ok(found)) => Ok(found.min_by_key(SocketAddr::is_ipv6)),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer".to_owned()),
+            };
+            self.chronicle.resolved(host, found.as_ref().err().cloned());
+            sockets.push(found.ok().flatten());
         }
         sockets
     }
@@ -301,14 +350,6 @@ impl Refresher {
                 tracing::info!(learned, version, "learned commands from the cluster");
                 Arc::new(richer)
             }
-        }
-    }
-
-    /// Says what is amiss, once.
-    fn report(&mut self, trouble: String) {
-        if self.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!("topology: {trouble}");
-            self.trouble = Some(trouble);
         }
     }
 }
@@ -359,7 +400,7 @@ fn is_stale(old: &Topology, new: &Topology, answered: usize) -> bool {
     if answered * 2 > old.masters().len() {
         return false;
     }
-    (0..portico_slots::SLOT_COUNT).any(|slot| match (old.owner(slot), new.owner(slot)) {
+    (0..SLOT_COUNT).any(|slot| match (old.owner(slot), new.owner(slot)) {
         (Some(before), Some(after)) => {
             let (before, after) = (old.node(before), new.node(after));
             before.id != after.id && after.config_epoch < before.config_epoch

@@ -300,7 +300,8 @@ impl Shell {
                     let drained = n < self.scratch.len() && !socket.ended;
                     let (engine, bytes) = (&mut self.engine, &self.scratch[..n]);
                     let Ok(more) = catch_unwind(AssertUnwindSafe(|| engine.link_input(key, bytes))) else {
-                        tracing::error!("a node's reply made Portico fail; the connection is closed");
+                        let node = self.engine.peer_of(key);
+                        tracing::error!(%node, "a node's reply made Portico fail; the connection is closed");
                         return self.drop_link(key);
                     };
                     let Some(socket) = self.links.get_mut(key) else { return };
@@ -434,7 +435,7 @@ impl Shell {
                         self.links.insert(key, Socket::new(stream, false));
                     }
                     Err(error) => {
-                        tracing::debug!(%address, %error, "cannot connect to a node");
+                        tracing::debug!(node = %address, %error, "cannot connect to a node");
                         self.engine.link_lost(key);
                     }
                 }
