@@ -172,6 +172,11 @@ impl RequestScanner {
         self.state != State::Start
     }
 
+    /// Whether an inline command has begun and not ended.
+    pub fn is_mid_inline(&self) -> bool {
+        self.state == State::Inline
+    }
+
     /// Forgets the current request; the next `buf` begins with a new one.
     pub fn reset(&mut self) {
         self.begin();

@@ -34,7 +34,8 @@ impl RequestFlags {
     pub const GUARDED: Self = Self(1 << 9);
     /// Sent behind the text of its script, after its node said that it does not have it.
     pub const LOADED: Self = Self(1 << 10);
-    /// Portico's own SUBSCRIBE or the like, and the question behind it that tells that it is done with.
+    /// On the lane that listens, whatever lane its client is on: a client's message; or as a group, Portico's own SUBSCRIBE
+    /// or the like, and the question behind it that tells that it is done with.
     pub const SUBSCRIPTION: Self = Self(1 << 11);
     /// Its reply counts who heard a message: Portico's connections have to be taken out and its clients put in.
     pub const COUNTED: Self = Self(1 << 12);
@@ -43,6 +44,8 @@ impl RequestFlags {
     pub const CACHING: Self = Self(1 << 13);
     /// INFO, asked by Portico for a client that does not wait for every node: never sent again.
     pub const IMPATIENT: Self = Self(1 << 14);
+    /// A message, or the question who listens: any node carries it, whoever owns its channel's slot.
+    pub const MESSAGE: Self = Self(1 << 15);
 
     /// Both sets of flags.
     #[must_use]

@@ -31,7 +31,8 @@ impl Engine {
             Resolved::Command(command) => command,
             Resolved::UnknownCommand if args.is_empty() => return Flow::Done,
             Resolved::UnknownCommand if words.is(0, "post") || words.is(0, "host:") => {
-                return self.close_attacker(key);
+                self.close_attacker(key);
+                return Flow::Close;
             }
             Resolved::UnknownCommand => return self.unknown(key, &errors::unknown_command(&words)),
             Resolved::UnknownSubcommand(_) => return self.unknown(key, &errors::unknown_subcommand(&words)),
@@ -230,16 +231,6 @@ impl Engine {
             return self.fan_nodes(key, cluster, target, audience, kind, b"*1\r\n$6\r\nDBSIZE\r\n");
         }
         self.fan_nodes(key, cluster, target, audience, kind, request)
-    }
-
-    /// HTTP sent here through somebody's browser (a cross-protocol attack): closed without a word, as Redis does.
-    #[cold]
-    fn close_attacker(&mut self, key: ClientKey) -> Flow {
-        tracing::info!(
-            "Possible SECURITY ATTACK detected: a client sends POST or Host: commands. Connection aborted"
-        );
-        self.close_client(key);
-        Flow::Close
     }
 
     /// Answers what nobody knows. CLIENT LIST tells of it as of no command.

@@ -175,6 +175,9 @@ impl Engine {
             return Flow::Wait(stall);
         }
         let mut targets = audience.members(cluster);
+        if traits.flags.has(RequestFlags::MESSAGE) {
+            self.keep_living(key, &mut targets);
+        }
         if targets.is_empty() {
             return self.unreachable(key, 0);
         }

@@ -111,6 +111,7 @@ impl Engine {
         let waited = self.hub.waited_for();
         self.admit(waited.iter().map(|(kind, name)| (*kind, name)));
         self.give_up_subscribing(&waited);
+        self.tell_unheard();
         self.hub_anxious = missing || asks || self.fresh_map.is_some() || self.hub.is_unsettled();
         if !waited.is_empty() {
             self.watch_hub();
@@ -154,6 +155,9 @@ impl Engine {
 
     /// Once a second: closes connections that nobody has needed for a while.
     pub(super) fn sweep_hub(&mut self) {
+        if !self.unheard.is_empty() {
+            self.tell_unheard();
+        }
         let now = self.now;
         let mut unused: Vec<(LinkKey, NodeId)> = self
             .links
@@ -235,6 +239,22 @@ impl Engine {
         self.clients.get_mut(key)?.standing.as_deref_mut()?.subscribing.pop_front()
     }
 
+    /// Masters of which it is not heard what happens to their keys, although somebody here listens to that: the log and
+    /// INFO are told.
+    fn tell_unheard(&mut self) {
+        let unheard = self.with_hub(|hub, world| hub.unheard(world));
+        for &node in unheard.difference(&self.unheard) {
+            let node = self.name_of(node);
+            tracing::warn!(%node, "what happens to a master's keys is not heard by those who listen to that");
+        }
+        for &node in self.unheard.difference(&unheard) {
+            let node = self.name_of(node);
+            tracing::info!(%node, "what happens to a master's keys is heard again, or nobody listens to that");
+        }
+        self.shared.set_unheard(self.worker, unheard.len());
+        self.unheard = unheard;
+    }
+
     /// Those who have waited for longer than a request waits for its slot are told so.
     fn give_up_subscribing(&mut self, waited: &[(Kind, Name)]) {
         let mut late = Vec::new();
@@ -243,12 +263,20 @@ impl Engine {
                 let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
                 let since = standing.and_then(|standing| standing.subscribing.front()).map(|s| s.since);
                 if since.is_some_and(|since| self.now >= since + self.config.failover_timeout) {
-                    late.push((key, portico_slots::slot(name)));
+                    late.push((key, portico_slots::slot(name), self.hub.is_of_keys(*kind, name)));
                 }
             }
         }
-        for (key, slot) in late {
-            let text = self.refusal_text(Refusal::TimedOut, &InFlight { slot, ..InFlight::nobodys() });
+        for (key, slot, of_keys) in late {
+            let text = if of_keys {
+                let limit = self.config.failover_timeout.as_millis();
+                format!(
+                    "CLUSTERDOWN Not every master could be subscribed at for {limit} ms (failover-timeout), so that not \
+                     all that happens to keys would be heard. The command did not run"
+                )
+            } else {
+                self.refusal_text(Refusal::TimedOut, &InFlight { slot, ..InFlight::nobodys() })
+            };
             let mut error = Vec::new();
             encode::error(&mut error, text);
             self.refuse_subscription(key, &error);

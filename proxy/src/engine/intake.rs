@@ -110,7 +110,12 @@ impl Engine {
                 Ok(Scan::Complete { len }) => {
                     (len, self.dispatch(key, &cluster, &rest[..len], scanner.args()))
                 }
+                Ok(Scan::Inline { .. }) if self.turn_stranger_away(key, rest) => return bytes.len(),
                 Ok(Scan::Inline { len }) => (len, self.inline(key, &cluster, scanner.inline_args(), &limits)),
+                Ok(Scan::Incomplete) if scanner.is_mid_inline() && self.turn_stranger_away(key, rest) => {
+                    scanner.reset();
+                    return bytes.len();
+                }
                 Ok(Scan::Incomplete) => return at,
                 Ok(Scan::Large { header_len, .. }) => {
                     match self.begin_upload(key, &cluster, &rest[..header_len], scanner) {
@@ -136,6 +141,9 @@ impl Engine {
                 }
                 Err(error) => {
                     scanner.reset();
+                    if self.turn_stranger_away(key, rest) {
+                        return bytes.len();
+                    }
                     self.counters.protocol_errors += 1;
                     self.reply_error(key, format!("ERR {error}"));
                     self.close_when_told(key);

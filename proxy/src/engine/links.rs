@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portico_resp::Protocol;
-use portico_slots::{NodeId, NodeIndex};
+use portico_slots::{NodeId, NodeIndex, Slot};
 
+use super::turn::SILENT;
 use super::{Effect, Engine, Link, LinkState};
 use crate::backend::{
     ClientKey, Fence, Handshake, HandshakeError, Identity, InFlight, Lane, LinkKey, Pipe, RequestFlags,
@@ -37,6 +38,11 @@ fn address_of(cluster: &Cluster, node: NodeId) -> String {
 }
 
 impl Engine {
+    /// A node as the log names it.
+    pub(super) fn name_of(&self, node: NodeId) -> String {
+        address_of(&self.cluster, node)
+    }
+
     /// The node at the other end of a connection, as the log names it.
     #[must_use]
     pub fn peer_of(&self, key: LinkKey) -> String {
@@ -113,6 +119,33 @@ impl Engine {
             return !drains || link.pipe.is_empty();
         };
         cluster.topology.node(index).failed && drains
+    }
+
+    /// Whether a node answers, as far as is known: the cluster has not given it up, it can be connected to, and it is not
+    /// silent on the connection of this lane.
+    pub(super) fn answers(&self, lane: Lane, index: NodeIndex) -> bool {
+        let node = self.cluster.topology.node(index);
+        if node.failed || self.backoffs.contains_key(&(node.id, lane)) {
+            return false;
+        }
+        let link = self.links.get(self.routes[lane.index()][usize::from(index)]);
+        link.is_none_or(|link| link.pipe.is_empty() || link.patient || self.now < link.moved + SILENT)
+    }
+
+    /// The node that carries a message on a channel of this slot: the slot's owner, and while that does not answer another
+    /// master, since every message reaches every node.
+    pub(super) fn carrier(&mut self, lane: Lane, slot: Slot) -> Option<NodeIndex> {
+        let owner = self.cluster.topology.owner(slot);
+        if let Some(owner) = owner {
+            if self.answers(lane, owner) {
+                return Some(owner);
+            }
+            self.route(lane, owner); // so that it is known when it is back
+        }
+        let masters = self.cluster.topology.masters();
+        let first = owner.and_then(|owner| masters.iter().position(|&master| master == owner)).unwrap_or(0);
+        let mut others = masters.iter().cycle().skip(first + 1).take(masters.len()).copied();
+        others.find(|&other| self.answers(lane, other)).or(owner)
     }
 
     /// The connection that takes new requests for `node`; opens one if there is none.

@@ -35,6 +35,7 @@ mod scripts;
 mod send;
 mod server;
 mod settings;
+mod strangers;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test's time begins at any instant")]
 mod tests;
@@ -237,6 +238,8 @@ pub struct Engine {
     /// Not everything is subscribed where it has to be.
     hub_anxious: bool,
     next_review: Instant,
+    /// Masters of whose keys those who listen to that hear nothing.
+    unheard: BTreeSet<NodeId>,
     /// The map is being read again for the hub.
     fresh_map: Option<hub::FreshMap>,
     /// When it was last.
@@ -340,6 +343,7 @@ impl Engine {
             hub,
             hub_anxious: false,
             next_review: now,
+            unheard: BTreeSet::new(),
             fresh_map: None,
             map_read: now.checked_sub(Duration::from_secs(1)).unwrap_or(now),
             farewells: farewells::Farewells::default(),

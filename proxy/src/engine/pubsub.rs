@@ -42,12 +42,13 @@ impl Engine {
             PubSub::ShardChannels => Who::Channels(Kind::Shard),
             PubSub::Numsub => Who::Subscribers(Kind::Channel),
             PubSub::ShardNumsub => Who::Subscribers(Kind::Shard),
-            PubSub::Numpat => Who::Patterns(self.nodes_of(cluster, Audience::Nodes)),
+            PubSub::Numpat => Who::Patterns(self.living_nodes(key, cluster)),
         };
         let pattern = matches!(who, Who::Channels(_)).then(|| words.word(2).to_vec());
         let kind = FanKind::PubSub(who, pattern.filter(|_| words.count() > 2));
-        let target = (command.name, Traits::question());
-        self.fan_nodes(key, cluster, target, Audience::Nodes, kind, request)
+        let mut traits = Traits::question();
+        traits.flags = traits.flags.with(RequestFlags::MESSAGE);
+        self.fan_nodes(key, cluster, (command.name, traits), Audience::Nodes, kind, request)
     }
 
     /// Who listens, and who asks: an agent asks for its owner.
@@ -216,20 +217,30 @@ impl Engine {
         if self.shared.pubsub.is_used() {
             traits.flags = traits.flags.with(RequestFlags::COUNTED);
         }
+        let anywhere = what == PubSub::Publish;
+        if anywhere {
+            traits.flags = traits.flags.with(RequestFlags::MESSAGE);
+        }
         let slot = slot(channel);
         if !self.hub.is_empty()
             && let Some((node, link)) = self.way_of_messages(what, slot)
+            && (!anywhere || self.answers(Lane::HUB, node))
             && let Some(client) = self.clients.get(key)
         {
             if client.writes > 0 && client.write_link != link {
                 return Flow::Wait(Stall::Order);
             }
+            traits.flags = traits.flags.with(RequestFlags::SUBSCRIPTION);
             return self.send_by(key, slot, Some(Lane::HUB), node, traits, request);
         }
         if self.hub.is_awaited(channel) {
             return Flow::Wait(Stall::Backpressure); // whoever said SUBSCRIBE before this is to hear it
         }
-        self.send(key, slot, traits, request)
+        let Some(lane) = self.clients.get(key).map(|client| client.lane) else { return Flow::Close };
+        match self.carrier(lane, slot).filter(|_| anywhere) {
+            Some(node) => self.send_by(key, slot, None, node, traits, request),
+            None => self.send(key, slot, traits, request),
+        }
     }
 
     /// The replies to a step of an EXEC: a node does not know that it is asked for a RESP2 client that listens by now, to

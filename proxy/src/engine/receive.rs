@@ -203,6 +203,11 @@ impl Engine {
         if entry.flags.has(RequestFlags::BLOCKING) {
             return self.block_interrupted(entry, node, event, hops);
         }
+        if entry.flags.has(RequestFlags::MESSAGE.with(RequestFlags::READONLY))
+            && matches!(event, Event::Lost { .. })
+        {
+            return self.answer(&entry, b"*0\r\n"); // nobody listens at a node that is gone
+        }
         let waited = self.now.saturating_duration_since(since);
         let facts = Facts {
             slot: entry.slot,

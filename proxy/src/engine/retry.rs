@@ -26,11 +26,13 @@ pub(super) struct Orphan {
 
 impl Orphan {
     /// Who waits for it, and for which node.
-    pub(super) fn wanted(&self) -> (ClientKey, NodeId) {
-        (self.entry.client, self.node)
+    pub(super) fn wanted(&self) -> (InFlight, NodeId) {
+        (self.entry, self.node)
     }
 }
 
+/// What is added when nothing could be done about it.
+const STILL_OPEN: &str = ", and may still run when the node goes on";
 /// Lets the next request use a slot that its node is importing.
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// The first pause before an open slot or a changing cluster is asked again.
@@ -157,6 +159,7 @@ impl Engine {
             let Some(parked) = self.oldest_parked(key) else { return false };
             let topology = &self.cluster.topology;
             let owner = topology.owner(parked.slot());
+            let (slot, message) = (parked.slot(), parked.entry.flags.has(RequestFlags::MESSAGE));
             let (node, asking) = match &parked.target {
                 Target::Owner => (owner, false),
                 // Until the refresher has seen a new node, its word is taken from the map's next state.
@@ -166,6 +169,7 @@ impl Engine {
                     None => (owner, false),
                 },
             };
+            let node = if message { self.carrier(lane, slot) } else { node };
             let link = node.and_then(|node| self.route(lane, node));
             let Some(client) = self.clients.get_mut(key) else { return false };
             let Some(work) = client.work.as_deref_mut() else { return false };
@@ -173,7 +177,7 @@ impl Engine {
                 let Some(mut parked) = work.parked.pop_front() else { return false };
                 let unsaid = asking && super::caching::without_caching(&mut parked);
                 let mut entry = parked.entry;
-                entry.flags = entry.flags.with(RequestFlags::RETRY);
+                entry.flags = entry.flags.with(RequestFlags::RETRY).without(RequestFlags::SUBSCRIPTION);
                 if entry.part == InFlight::WHOLE
                     && let Some(pending) = work.queue.get_mut(entry.seq)
                 {
@@ -243,9 +247,18 @@ impl Engine {
     fn cannot_run_any_more(&self, entry: &InFlight, node: NodeId) -> bool {
         let topology = &self.cluster.topology;
         let Some(index) = topology.index_of(&node) else { return true };
-        let lane = self.clients.get(entry.client).map_or(Lane::shared(Protocol::Resp2), |client| client.lane);
-        self.routes[lane.index()][usize::from(index)] != Default::default()
-            || topology.owner(entry.slot).is_some_and(|owner| topology.node(owner).id != node)
+        // A message is heard whoever owns the slot by then.
+        let elsewhere = || topology.owner(entry.slot).is_some_and(|owner| topology.node(owner).id != node);
+        self.routes[self.lane_of(entry).index()][usize::from(index)] != Default::default()
+            || !entry.flags.has(RequestFlags::MESSAGE) && elsewhere()
+    }
+
+    /// The lane that a request was sent on.
+    pub(super) fn lane_of(&self, entry: &InFlight) -> Lane {
+        if entry.flags.has(RequestFlags::SUBSCRIPTION) {
+            return Lane::HUB;
+        }
+        self.clients.get(entry.client).map_or(Lane::shared(Protocol::Resp2), |client| client.lane)
     }
 
     /// Tells the outcome unknown where nothing can run any more. `fenced` is a node whose lost connections are
@@ -256,11 +269,12 @@ impl Engine {
         }
         let orphans = std::mem::take(&mut self.orphans);
         for orphan in orphans {
-            let settled = fenced == Some(orphan.node)
-                || self.now >= orphan.deadline
-                || self.cannot_run_any_more(&orphan.entry, orphan.node);
-            if settled {
-                let text = self.refusal_text(Refusal::OutcomeUnknown, &orphan.entry);
+            let settled = fenced == Some(orphan.node) || self.cannot_run_any_more(&orphan.entry, orphan.node);
+            if settled || self.now >= orphan.deadline {
+                let mut text = self.refusal_text(Refusal::OutcomeUnknown, &orphan.entry);
+                if !settled {
+                    text.push_str(STILL_OPEN);
+                }
                 let mut reply = Vec::new();
                 encode::error(&mut reply, &text);
                 self.answer(&orphan.entry, &reply);

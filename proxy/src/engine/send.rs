@@ -175,7 +175,7 @@ impl Engine {
         let link_key = self.routes[lane.index()][usize::from(owner)];
         let Some(link) = self.links.get_mut(link_key) else {
             self.route(lane, owner);
-            return self.unreachable(key, slot);
+            return self.unreachable_node(key, slot, Some(owner));
         };
         if link.pipe.outstanding_bytes() > Self::MOST_ON_LINK {
             return Flow::Wait(Stall::Backpressure);
@@ -218,6 +218,11 @@ impl Engine {
     /// Nobody takes requests for `slot` now: waits up to the failover timeout, then says so.
     #[cold]
     pub(super) fn unreachable(&mut self, key: ClientKey, slot: Slot) -> Flow {
+        self.unreachable_node(key, slot, self.cluster.topology.owner(slot))
+    }
+
+    /// The same of a node that is wanted in the owner's place.
+    fn unreachable_node(&mut self, key: ClientKey, slot: Slot, node: Option<NodeIndex>) -> Flow {
         self.refresh_wanted = true;
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         let waiting = match client.stall {
@@ -227,7 +232,7 @@ impl Engine {
         // Not every request of a pipeline waits its own turn for a master that is long gone.
         let topology = &self.cluster.topology;
         let lane = client.lane;
-        let trouble = topology.owner(slot).map(|owner| topology.node(owner).id);
+        let trouble = node.map(|node| topology.node(node).id);
         let trouble = trouble.and_then(|node| self.backoffs.get(&(node, lane))).map(|backoff| backoff.since);
         let since = trouble.map_or(waiting, |trouble| trouble.min(waiting));
         if self.now.saturating_duration_since(since) < self.config.failover_timeout {
@@ -322,7 +327,7 @@ impl Engine {
         let Some(client) = self.clients.get(key) else { return Err(Flow::Close) };
         let lane = client.lane;
         let link = node.and_then(|node| self.route(lane, node));
-        let Some(link) = link else { return Err(self.unreachable(key, slot)) };
+        let Some(link) = link else { return Err(self.unreachable_node(key, slot, node)) };
         if self.links.get(link).is_some_and(|link| link.pipe.outstanding_bytes() > Self::MOST_ON_LINK) {
             return Err(Flow::Wait(Stall::Backpressure));
         }

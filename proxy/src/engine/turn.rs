@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often clients are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// A node that was sent something and says nothing for so long is a reason to ask the others about it.
-const SILENT: Duration = Duration::from_millis(500);
+pub(super) const SILENT: Duration = Duration::from_millis(500);
 /// A client that does not drain a large reply for so long is closed, since a node waits for it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -113,15 +113,14 @@ impl Engine {
     /// The connection whose predecessor may still run something is opened even if nobody wants to use it.
     fn reopen_for_orphans(&mut self) {
         let wanted: Vec<_> = self.orphans.iter().map(super::retry::Orphan::wanted).collect();
-        for (client, node) in wanted {
-            let Some(client) = self.clients.get(client) else { continue };
-            let lane = client.lane;
+        for (entry, node) in wanted {
+            let lane = self.lane_of(&entry);
             if let Some(index) = self.cluster.topology.index_of(&node) {
                 self.route(lane, index);
             }
         }
         let clients = &self.clients;
-        self.orphans.retain(|orphan| clients.contains_key(orphan.wanted().0));
+        self.orphans.retain(|orphan| clients.contains_key(orphan.wanted().0.client));
     }
 
     /// Clients whose next request waits are looked at again at the end of the turn.

@@ -3,18 +3,29 @@
 use std::collections::BTreeSet;
 
 use portico_resp::{Items, bulk_reply, encode, integer_reply};
-use portico_slots::NodeId;
+use portico_slots::{NodeId, NodeIndex, Slot};
 
 use super::Engine;
 use super::fan::Audience;
+use crate::backend::ClientKey;
 use crate::plan::Parts;
 use crate::pubsub::{Kind, matches};
 use crate::session::Who;
 use crate::topology::Cluster;
 
 impl Engine {
-    pub(super) fn nodes_of(&self, cluster: &Cluster, audience: Audience) -> Vec<NodeId> {
-        audience.members(cluster).into_iter().map(|(node, _)| cluster.topology.node(node).id).collect()
+    /// The nodes that can be asked who listens, as [`Engine::fan_prefixed`] asks them.
+    pub(super) fn living_nodes(&self, key: ClientKey, cluster: &Cluster) -> Vec<NodeId> {
+        let mut nodes = Audience::Nodes.members(cluster);
+        self.keep_living(key, &mut nodes);
+        nodes.into_iter().map(|(node, _)| cluster.topology.node(node).id).collect()
+    }
+
+    /// Leaves out the nodes that do not answer: who listens there is not connected to anything.
+    pub(super) fn keep_living(&self, key: ClientKey, nodes: &mut Vec<(NodeIndex, Slot)>) {
+        if let Some(lane) = self.clients.get(key).map(|client| client.lane) {
+            nodes.retain(|&(node, _)| self.answers(lane, node));
+        }
     }
 
     /// One reply from those of all nodes: Portico's connections taken out, its clients put in.
@@ -33,11 +44,12 @@ impl Engine {
             }
             &Who::Subscribers(kind) => {
                 let mut totals: Vec<(&[u8], i64)> = Vec::new();
-                for (node, reply) in parts.iter().enumerate() {
+                for reply in parts.iter() {
+                    let first = totals.is_empty();
                     let items: Vec<&[u8]> = Items::new(reply).into_iter().flatten().collect();
                     for (at, [name, count]) in items.as_chunks::<2>().0.iter().enumerate() {
                         let count = integer_reply(count).unwrap_or(0);
-                        if node == 0 {
+                        if first {
                             totals.push((bulk_reply(name).unwrap_or_default(), count));
                         } else if let Some((_, total)) = totals.get_mut(at) {
                             *total += count;

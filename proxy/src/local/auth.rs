@@ -1,5 +1,7 @@
 //! AUTH, HELLO and RESET: who a client is and which protocol it speaks.
 
+use std::time::Duration;
+
 use portico_resp::{Protocol, encode};
 
 use super::Context;
@@ -23,8 +25,21 @@ fn authenticate(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> bool
     let right = right && user == b"default";
     if right {
         context.client.flags.set(ClientFlags::AUTHENTICATED);
+    } else {
+        note_failure(context);
     }
     right
+}
+
+/// Counts a login that failed. The log is not told the user's name: a password may stand in its place.
+fn note_failure(context: &Context<'_>) {
+    const PAUSE: Duration = Duration::from_secs(10);
+    let since_start = context.now.saturating_duration_since(context.shared.started);
+    if let Some(times) = context.shared.failed_logins.happened(since_start, PAUSE) {
+        let client = context.client.about.peer;
+        let client = client.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string());
+        tracing::info!(%client, times, "a client gave a wrong user or password");
+    }
 }
 
 /// `AUTH [username] password`

@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 use portico_slots::{NodeId, Role, SLOT_COUNT, Slot, Topology, slot};
 
 use super::sources::Sources;
-use super::{Heard, Kind, Name, Registry, is_of_keyspace};
+use super::{Heard, Kind, Name, Registry, is_of_keyspace, may_be_of_keyspace};
 use crate::backend::ClientKey;
 
 /// After a slot's source was lost, another node becomes it only when what the old one told has reached that too.
 const SETTLE: Duration = Duration::from_millis(250);
+/// A connection that has been missing for less is no gap worth telling of.
+const GAP: Duration = Duration::from_secs(1);
 /// Names in one command, at most.
 const BATCH: usize = 500;
 
@@ -43,6 +45,11 @@ impl World<'_> {
     fn follows(&self, node: NodeId, master: NodeId) -> bool {
         let index = self.topology.index_of(&node);
         index.is_some_and(|index| self.topology.node(index).role == Role::Replica { of: master })
+    }
+
+    fn has_failed(&self, node: NodeId) -> bool {
+        let index = self.topology.index_of(&node);
+        index.is_none_or(|index| self.topology.node(index).failed)
     }
 
     fn masters(&self) -> impl Iterator<Item = NodeId> {
@@ -69,6 +76,8 @@ struct Topic {
     slot: Slot,
     /// Subscribed at every master.
     everywhere: bool,
+    /// Each master's own word counts: what happens to its keys is told by no other.
+    of_keys: bool,
     listeners: BTreeSet<ClientKey>,
     /// How often each of them has asked for it.
     waiters: BTreeMap<ClientKey, u32>,
@@ -105,6 +114,8 @@ pub struct Hub {
     topics: [HashMap<Name, Topic>; 3],
     /// How many of them are subscribed at every master.
     everywhere: usize,
+    /// How many of them may be about keys.
+    of_keys: usize,
     sources: Sources,
     upstreams: HashMap<NodeId, Upstream>,
     /// Topics that somebody waits for.
@@ -119,6 +130,7 @@ impl Hub {
             registry,
             topics: Default::default(),
             everywhere: 0,
+            of_keys: 0,
             sources: Sources::default(),
             upstreams: HashMap::new(),
             waiting: HashSet::new(),
@@ -143,12 +155,18 @@ impl Hub {
             self.sources.clear();
             self.settle(world);
         }
-        let number = &mut self.everywhere;
+        let (everywhere_number, of_keys_number) = (&mut self.everywhere, &mut self.of_keys);
         let topic = self.topics[kind.index()].entry(Name::clone(name)).or_insert_with(|| {
-            let everywhere = kind == Kind::Pattern || kind == Kind::Channel && is_of_keyspace(name);
-            *number += usize::from(everywhere);
+            let of_keys = match kind {
+                Kind::Channel => is_of_keyspace(name),
+                Kind::Pattern => may_be_of_keyspace(name),
+                Kind::Shard => false,
+            };
+            let everywhere = kind == Kind::Pattern || of_keys;
+            *everywhere_number += usize::from(everywhere);
+            *of_keys_number += usize::from(of_keys);
             let (listeners, waiters) = (BTreeSet::new(), BTreeMap::new());
-            Topic { slot: slot(name), everywhere, listeners, waiters, not_before: None }
+            Topic { slot: slot(name), everywhere, of_keys, listeners, waiters, not_before: None }
         });
         *topic.waiters.entry(client).or_default() += 1;
         self.waiting.insert((kind, Name::clone(name)));
@@ -203,7 +221,10 @@ impl Hub {
         if topics.get(name).is_none_or(|topic| !(topic.listeners.is_empty() && topic.waiters.is_empty())) {
             return Vec::new();
         }
-        self.everywhere -= usize::from(topics.remove(name).is_some_and(|topic| topic.everywhere));
+        if let Some(topic) = topics.remove(name) {
+            self.everywhere -= usize::from(topic.everywhere);
+            self.of_keys -= usize::from(topic.of_keys);
+        }
         let key = (kind, Name::clone(name));
         let mut orders = Vec::new();
         for (&node, upstream) in &mut self.upstreams {
@@ -329,10 +350,26 @@ impl Hub {
             let state = self.upstreams.get(node).and_then(|upstream| upstream.names.get(&key));
             state.is_some_and(|state| state.wanted && state.outstanding == 0)
         };
+        // Another master has the same messages, but nobody else tells of a master's keys: only one that the cluster has
+        // given up has none to tell of.
+        let excused = |node: &NodeId| match topic.of_keys {
+            true => world.has_failed(*node),
+            false => topic.everywhere && (world.is_down)(*node),
+        };
         let homes = self.homes(kind, name, topic, world);
         homes.iter().any(confirmed)
             && !(topic.everywhere && world.stale)
-            && homes.iter().all(|node| confirmed(node) || topic.everywhere && (world.is_down)(*node))
+            && homes.iter().all(|node| confirmed(node) || excused(node))
+    }
+
+    /// Masters of which nobody hears what happens to their keys, although somebody listens to that.
+    #[must_use]
+    pub fn unheard(&self, world: &World<'_>) -> BTreeSet<NodeId> {
+        let lacks = |node: &NodeId| {
+            let upstream = self.upstreams.get(node);
+            upstream.is_some_and(|upstream| !upstream.ready && world.now >= upstream.since + GAP)
+        };
+        world.masters().filter(|node| self.of_keys > 0 && lacks(node)).collect()
     }
 
     /// Whether what a node pushed is to be heard. All others say it too, or it is late.
@@ -363,6 +400,12 @@ impl Hub {
     #[must_use]
     pub fn listens_everywhere(&self) -> bool {
         self.everywhere > 0
+    }
+
+    /// Whether a name may be about keys: each master has to be listened to.
+    #[must_use]
+    pub fn is_of_keys(&self, kind: Kind, name: &[u8]) -> bool {
+        self.topics[kind.index()].get(name).is_some_and(|topic| topic.of_keys)
     }
 
     /// A connection to a node is being made.
@@ -470,7 +513,7 @@ impl Hub {
     pub fn settle(&mut self, world: &World<'_>) {
         let stays = |upstream: &Upstream| upstream.ready || world.now < upstream.since + SETTLE;
         let upstreams = &self.upstreams;
-        self.sources.settle(world.topology, |node| upstreams.get(&node).is_some_and(stays));
+        self.sources.settle(world.topology, |node| upstreams.get(&node).is_some_and(stays), world.is_down);
         let needed = self.needed(world);
         self.upstreams.retain(|node, upstream| stays(upstream) || needed.contains(node));
     }

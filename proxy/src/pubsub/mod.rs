@@ -68,5 +68,30 @@ impl Kind {
 /// cannot be told from that: it is heard once from each master.
 #[must_use]
 pub fn is_of_keyspace(channel: &[u8]) -> bool {
-    channel.starts_with(b"__keyspace@") || channel.starts_with(b"__keyevent@")
+    OF_KEYSPACE.iter().any(|begin| channel.starts_with(begin))
+}
+
+const OF_KEYSPACE: [&[u8]; 2] = [b"__keyspace@", b"__keyevent@"];
+
+/// Whether a pattern may match such a channel, as far as its constant beginning tells.
+#[must_use]
+pub fn may_be_of_keyspace(pattern: &[u8]) -> bool {
+    let constant = pattern.iter().take_while(|byte| !b"*?[\\".contains(byte)).count();
+    let constant = &pattern[..constant];
+    OF_KEYSPACE.iter().any(|begin| begin.starts_with(constant) || constant.starts_with(begin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_be_of_keyspace;
+
+    #[test]
+    fn patterns_that_may_hear_of_keys_are_known_by_their_beginning() {
+        for pattern in ["*", "__key*", "__keyevent@0__:*", "_?keyspace@*", "[_]*", "__keyspace@\\*"] {
+            assert!(may_be_of_keyspace(pattern.as_bytes()), "{pattern}");
+        }
+        for pattern in ["news.*", "__keyx*", "k*", "__keys-*"] {
+            assert!(!may_be_of_keyspace(pattern.as_bytes()), "{pattern}");
+        }
+    }
 }

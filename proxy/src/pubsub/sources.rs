@@ -1,8 +1,8 @@
 //! For each slot, the node from which messages on its channels are taken.
 //!
 //! Every message reaches every node, so any could be the source; it must be one, or messages would be heard twice. A
-//! slot's source is its owner, which its PUBLISHes go to. It stays the source when the slot moves, so that nothing is
-//! lost or heard twice then, until the connection to it is lost.
+//! slot's source is its owner, which its PUBLISHes go to, or another master while that cannot be reached. It stays the
+//! source when the slot moves, so that nothing is lost or heard twice then, until the connection to it is lost.
 
 use portico_slots::{NodeId, SLOT_COUNT, Slot, Topology};
 
@@ -33,9 +33,21 @@ impl Sources {
         self.nodes.iter().copied()
     }
 
-    /// Gives every slot a source: its owner, unless `stays` says of the present one that it has to be kept.
-    pub(super) fn settle(&mut self, topology: &Topology, stays: impl Fn(NodeId) -> bool) {
-        let owner = |slot| topology.owner(slot).map(|index| topology.node(index).id);
+    /// Gives every slot a source, unless `stays` says of the present one that it has to be kept: its owner; or if nobody
+    /// owns it or `is_down` says so of the owner, one of the other masters.
+    pub(super) fn settle(
+        &mut self,
+        topology: &Topology,
+        stays: impl Fn(NodeId) -> bool,
+        is_down: impl Fn(NodeId) -> bool,
+    ) {
+        let ids = topology.masters().iter().map(|&master| topology.node(master).id);
+        let (down, living): (Vec<NodeId>, Vec<NodeId>) = ids.partition(|&node| is_down(node));
+        let owner = |slot: Slot| {
+            let owner = topology.owner(slot).map(|index| topology.node(index).id);
+            let instead = usize::from(slot).checked_rem(living.len()).map(|at| living[at]);
+            owner.filter(|owner| !down.contains(owner)).or(instead).or(owner)
+        };
         if self.table.is_empty() {
             self.table = vec![NONE; usize::from(SLOT_COUNT)];
         }

@@ -2,6 +2,7 @@
 
 mod last_info;
 mod pause;
+mod seldom;
 mod settings;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use pause::PauseCell;
 pub use last_info::LastInfo;
 
 pub use pause::Pause;
+pub use seldom::Seldom;
 pub use settings::Settings;
 
 use crate::config::Config;
@@ -98,6 +100,7 @@ struct Slot {
     links: AtomicUsize,
     blocked: AtomicUsize,
     blocked_timed: AtomicUsize,
+    unheard: AtomicUsize,
     load: Load,
 }
 
@@ -146,6 +149,8 @@ pub struct Totals {
     pub links: usize,
     /// Clients that wait.
     pub blocked: Blocked,
+    /// Masters of whose keys those who listen to that hear nothing: the most of any worker.
+    pub unheard: usize,
 }
 
 /// How many clients wait for something that may never come.
@@ -184,6 +189,14 @@ pub struct Shared {
     pub map_reads: MapReads,
     /// What CONFIG SET can change.
     pub settings: Settings,
+    /// Logins that clients tried with the wrong user or password.
+    pub failed_logins: Seldom,
+    /// Clients that sent HTTP, as browsers do that are misused.
+    pub attacks: Seldom,
+    /// Clients that began to speak TLS.
+    pub tls_hellos: Seldom,
+    /// Connections that began with a PROXY protocol header.
+    pub proxy_headers: Seldom,
     next_client: AtomicU64,
     stopping: AtomicBool,
     tracking: AtomicUsize,
@@ -249,6 +262,10 @@ impl Shared {
             began,
             map_reads: MapReads::default(),
             settings: Settings::new(Arc::clone(config)),
+            failed_logins: Seldom::default(),
+            attacks: Seldom::default(),
+            tls_hellos: Seldom::default(),
+            proxy_headers: Seldom::default(),
             next_client: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             tracking: AtomicUsize::new(0),
@@ -357,6 +374,13 @@ impl Shared {
         }
     }
 
+    /// Of how many masters a worker does not hear what it should of their keys, whenever that changes.
+    pub fn set_unheard(&self, worker: usize, masters: usize) {
+        if let Some(slot) = self.slots.get(worker) {
+            slot.unheard.store(masters, Ordering::Relaxed);
+        }
+    }
+
     /// How many of a worker's clients wait, whenever that changes.
     pub fn set_blocked(&self, worker: usize, blocked: Blocked) {
         if let Some(slot) = self.slots.get(worker) {
@@ -374,6 +398,7 @@ impl Shared {
             totals.links += slot.links.load(Ordering::Relaxed);
             totals.blocked.all += slot.blocked.load(Ordering::Relaxed);
             totals.blocked.timed += slot.blocked_timed.load(Ordering::Relaxed);
+            totals.unheard = totals.unheard.max(slot.unheard.load(Ordering::Relaxed));
         }
         totals
     }

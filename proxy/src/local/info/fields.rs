@@ -170,6 +170,7 @@ pub static FIELDS: &[(&str, &[(&str, Rule)])] = &[
             ("io_threaded_*", Sum),
             ("reply_buffer_*", Sum),
             ("eventloop_*", Sum),
+            ("acl_access_denied_auth", Own),
             ("acl_access_denied_*", Sum),
             ("client_*_disconnections", Sum),
         ],

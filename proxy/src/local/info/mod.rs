@@ -141,7 +141,8 @@ fn own_sections(asked: &[String], version: &str) -> Vec<Section> {
             .filter(|(_, rule)| *rule == Rule::Own)
             .map(|(field, _)| ((*field).to_owned(), String::new()))
             .collect();
-        fields.retain(|(field, _)| field != "server_mode"); // Valkey's
+        // Valkey's, and of 7.2 and later
+        fields.retain(|(field, _)| field != "server_mode" && field != "acl_access_denied_auth");
         fields
     };
     let mut sections = Vec::new();
@@ -181,6 +182,7 @@ fn own_value(field: &str, totals: &Totals, around: Surroundings<'_>) -> Option<S
         "pubsubshard_channels" => shared.pubsub.len(Kind::Shard).to_string(),
         "maxclients" => config.maxclients.to_string(),
         "total_connections_received" => totals.counters.connections.to_string(),
+        "acl_access_denied_auth" => shared.failed_logins.total().to_string(),
         "rejected_connections" => totals.counters.rejected_connections.to_string(),
         // One server without replicas and without a cluster.
         "cluster_enabled"
@@ -226,6 +228,12 @@ fn portico_section(totals: &Totals, masters: &[Master<'_>], shared: &Shared, out
         let (clients, busy) = (load.clients(), f64::from(load.busy()) / 1000.0);
         let _ = write!(out, "portico_worker{worker}:clients={clients},busy={busy:.3}\r\n");
     }
+    let _ = write!(
+        out,
+        "portico_masters_unheard:{}\r\nportico_failed_logins:{}\r\n",
+        totals.unheard,
+        shared.failed_logins.total()
+    );
     for (name, value) in totals.counters.named() {
         let _ = write!(out, "portico_{name}:{value}\r\n");
     }
