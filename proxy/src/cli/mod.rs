@@ -2,13 +2,15 @@
 
 mod check;
 mod sandbox;
+mod say;
 mod slot;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Remark, SETTINGS, Setting};
 use crate::{logging, serve};
 
 const AFTER_HELP: &str = "\
@@ -41,7 +43,9 @@ pub fn run() -> ExitCode {
         Some((_serve, matches)) => serve(matches),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("portico: {error:#}");
+        if !say::nobody_reads(&error) {
+            say::complain(format_args!("{error:#}"));
+        }
         ExitCode::FAILURE
     })
 }
@@ -73,12 +77,33 @@ fn command() -> Command {
 }
 
 fn load(matches: &ArgMatches) -> anyhow::Result<Config> {
-    Ok(Config::load(matches, |name| std::env::var(name).ok())?)
+    let mut variables = BTreeMap::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        let known = || SETTINGS.iter().flat_map(Setting::environment).any(|known| known == name);
+        match value.into_string() {
+            Ok(value) => {
+                variables.insert(name, value);
+            }
+            Err(_) if known() => anyhow::bail!("environment variable {name}: its value is not UTF-8"),
+            Err(_) => {}
+        }
+    }
+    let mut config = Config::load(matches, |name| variables.get(name).cloned())?;
+    config.remarks.extend(config::remarks(variables.iter().map(|(name, value)| (&**name, &**value))));
+    Ok(config)
 }
 
 fn serve(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let config = load(matches)?;
     logging::init(&config)?;
+    for Remark { warning, text } in &config.remarks {
+        if *warning {
+            tracing::warn!("{text}");
+        } else {
+            tracing::info!("{text}");
+        }
+    }
     serve::run(config)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,7 @@
 //! `portico sandbox`: a throwaway cluster with Portico in front, to try things on.
 
+use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command as Process, ExitCode, ExitStatus};
 use std::thread::sleep;
@@ -11,7 +13,8 @@ use portico_slots::Address;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{CONFIG_FILE, SETTINGS, Setting};
+use super::say::{complain, say};
+use crate::config::SETTINGS;
 use crate::sandbox::{Cluster, ClusterOptions, Connection, Port, Server, Watchdog};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -52,16 +55,16 @@ pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     options.masters = matches.get_one("masters").copied().unwrap_or(options.masters);
     options.replicas = matches.get_one("replicas").copied().unwrap_or(options.replicas);
     options.redis_server = matches.get_one("redis-server").cloned().unwrap_or(options.redis_server);
-    println!("Starting {} masters, {} replicas each ...", options.masters, options.replicas);
+    say(format_args!("Starting {} masters, {} replicas each ...\n", options.masters, options.replicas))?;
     let cluster = Cluster::start(options)?;
 
-    println!("Starting Portico ...");
+    say("Starting Portico ...\n")?;
     let reserved = Port::reserve()?;
     let port = matches.get_one("port").copied().filter(|port| *port > 0).unwrap_or(reserved.number());
     let settings = matches.get_many::<String>("settings").into_iter().flatten();
     let mut portico = Front::start(port, &cluster.seeds(), settings)?;
     portico.wait_until_it_answers()?;
-    introduce(&cluster, &portico);
+    say(introduction(&cluster, &portico))?;
 
     while signals.pending().next().is_none() {
         if let Some(status) = portico.child.try_wait()? {
@@ -69,24 +72,31 @@ pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode> {
         }
         sleep(POLL);
     }
-    println!("\nCleaning up ...");
+    say("\nCleaning up ...\n")?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn introduce(cluster: &Cluster, portico: &Front) {
+/// What has started, and what to try on it.
+fn introduction(cluster: &Cluster, portico: &Front) -> String {
     let port = portico.address.port;
-    println!("\nPortico answers at {} (process {}).\n\nNodes:", portico.address, portico.child.id());
+    let mut text =
+        format!("\nPortico answers at {} (process {}).\n\nNodes:\n", portico.address, portico.child.id());
+    // Writing to a string does not fail.
     for node in cluster.nodes() {
         let role = node.ask(&["INFO", "replication"]).unwrap_or_default();
         let role = if role.contains("role:master") { "master" } else { "replica" };
-        println!("  {} {role:<7} process {}", node.address(), node.pid().unwrap_or_default());
+        let _ = writeln!(text, "  {} {role:<7} process {}", node.address(), node.pid().unwrap_or_default());
     }
-    println!("\nTry:\n  redis-cli -p {port} set greeting hello\n  redis-cli -p {port} mget greeting other");
-    println!("  redis-benchmark -p {port} -t set,get -n 1000000 -P 16");
+    let _ = writeln!(
+        text,
+        "\nTry:\n  redis-cli -p {port} set greeting hello\n  redis-cli -p {port} mget greeting other\n  \
+         redis-benchmark -p {port} -t set,get -n 1000000 -P 16"
+    );
     if let Some(pid) = cluster.nodes().first().and_then(Server::pid) {
-        println!("  kill -9 {pid}    # a master; with --replicas 1 a replica takes over");
+        let _ = writeln!(text, "  kill -9 {pid}    # a master; with --replicas 1 a replica takes over");
     }
-    println!("\nCtrl-C ends it all.");
+    text.push_str("\nCtrl-C ends it all.\n");
+    text
 }
 
 /// Portico as a process of its own. Dropping it ends it.
@@ -102,10 +112,12 @@ impl Front {
         command.args(["serve", "--port", &port.to_string(), "--nodes"]);
         command.args(nodes.iter().map(ToString::to_string)).args(settings);
         // What is set for another Portico, above all passwords, is not for this one.
-        for name in SETTINGS.iter().flat_map(Setting::environment) {
+        let of_portico = |name: &OsString| name.as_encoded_bytes().starts_with(b"PORTICO_");
+        let names = std::env::vars_os().map(|(name, _)| name).filter(of_portico);
+        let others = SETTINGS.iter().flat_map(|setting| setting.aliases);
+        names.chain(others.map(OsString::from)).for_each(|name| {
             command.env_remove(name);
-        }
-        command.env_remove(CONFIG_FILE.1);
+        });
         let child = command.spawn().context("cannot start Portico")?;
         let watchdog = Watchdog::over(child.id(), None)?;
         Ok(Front { child, address: Address::new("127.0.0.1", port), _watchdog: watchdog })
@@ -141,7 +153,7 @@ impl Front {
 impl Drop for Front {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
-            eprintln!("portico: cannot end process {}: {error}", self.child.id());
+            complain(format_args!("cannot end process {}: {error}", self.child.id()));
         }
     }
 }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, Origin, SETTINGS, Setting, find};
+use super::environment::nearest;
+use super::{ConfigError, Origin, Setting, find};
 
 /// What the file says, value by value as text.
 #[derive(Debug, Default)]
@@ -66,26 +67,4 @@ fn as_text(value: &DeValue<'_>) -> Option<String> {
 
 fn line(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-}
-
-/// The setting that was probably meant: the least edits away, and not more than a third of the name.
-fn nearest(key: &str) -> Option<&'static str> {
-    let key = key.to_ascii_lowercase().replace('_', "-");
-    let distances = SETTINGS.iter().map(|setting| (edits(&key, setting.name), setting.name));
-    distances.min().filter(|(edits, name)| *edits <= name.len().div_ceil(3)).map(|(_, name)| name)
-}
-
-/// Levenshtein's distance.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches};
 
+use super::environment::is_service_link;
 use super::file::File;
-use super::{Config, ConfigError, Origin, SETTINGS, Setting};
+use super::{Config, ConfigError, Origin, Remark, SETTINGS, Setting};
 
 /// The flag that names the configuration file, and the environment variable that does.
 pub const CONFIG_FILE: (&str, &str) = ("config", "PORTICO_CONFIG");
@@ -23,7 +24,7 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, in one line without secrets.
     pub fn load(args: &ArgMatches, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let env = |name: &str| env(name).filter(|value| !value.is_empty() && !is_service_link(name, value));
         let path = args.get_one::<String>(CONFIG_FILE.0).cloned().or_else(|| env(CONFIG_FILE.1));
         let file = path.map(|path| File::read(&PathBuf::from(path))).transpose()?.unwrap_or_default();
 
@@ -42,11 +43,14 @@ impl Config {
             if item.is_overruled(&given)? {
                 continue;
             }
-            item.setting.set(&mut config, &item.value).map_err(|invalid| ConfigError::Invalid {
-                origin: item.origin.clone(),
-                name: item.setting.name,
-                value: item.setting.quote(&item.value),
-                allowed: invalid.allowed,
+            let set = item.setting.set(&mut config, &item.value);
+            set.or_else(|invalid| item.take_for_seconds(&mut config).ok_or(invalid)).map_err(|invalid| {
+                ConfigError::Invalid {
+                    origin: item.origin.clone(),
+                    name: item.setting.name,
+                    value: item.setting.quote(&item.value),
+                    allowed: invalid.allowed,
+                }
             })?;
         }
         config.check()
@@ -65,6 +69,24 @@ impl Config {
 }
 
 impl Given {
+    /// What other programs call by one of their own names they count in seconds now and then. A value that makes no sense
+    /// in milliseconds and does in seconds is taken so, with a remark.
+    fn take_for_seconds(&self, config: &mut Config) -> Option<()> {
+        let Origin::Environment(name) = &self.origin else { return None };
+        let alias = self.setting.aliases.contains(&name.as_str());
+        let milliseconds = self.value.trim().parse::<u64>().ok()?.checked_mul(1000)?.to_string();
+        if !alias || self.setting.unit != "milliseconds" {
+            return None;
+        }
+        self.setting.set(config, &milliseconds).ok()?;
+        let text = format!(
+            "{}: {} is too little for milliseconds, taken for seconds: {} is {milliseconds}",
+            self.origin, self.value, self.setting.name
+        );
+        config.remarks.push(Remark { warning: false, text });
+        Some(())
+    }
+
     /// Whether the setting that this one stands in for was given on a level above.
     fn is_overruled(&self, all: &[Given]) -> Result<bool, ConfigError> {
         let other =

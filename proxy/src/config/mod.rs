@@ -3,6 +3,7 @@
 mod address_map;
 mod bind;
 mod choices;
+mod environment;
 mod error;
 mod file;
 mod load;
@@ -23,6 +24,7 @@ use portico_slots::Address;
 pub use address_map::AddressMap;
 pub use bind::BindAddress;
 pub use choices::{Choice, CrossSlot, LogFormat, LogLevel, PipelineOrder};
+pub use environment::{Remark, remarks};
 pub use error::{ConfigError, Invalid, Origin};
 pub use load::{CONFIG_FILE, arguments};
 pub use output_limit::{OutputLimit, OutputLimits};
@@ -80,6 +82,9 @@ pub struct Config {
     pub log_format: LogFormat,
     /// `None`: standard error.
     pub logfile: Option<PathBuf>,
+
+    /// What is to be said about the settings once there is a log.
+    pub remarks: Vec<Remark>,
 }
 
 impl Default for Config {
@@ -121,6 +126,7 @@ impl Default for Config {
             loglevel: LogLevel::Notice,
             log_format: LogFormat::Text,
             logfile: None,
+            remarks: Vec::new(),
         }
     }
 }

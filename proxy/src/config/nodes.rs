@@ -13,6 +13,8 @@ pub(super) struct Seeds {
     pub(super) addresses: Vec<Address>,
     pub(super) username: Option<String>,
     pub(super) password: Option<Secret>,
+    /// What stood behind an address and means nothing to a cluster: a database, options.
+    pub(super) ignored: Vec<String>,
 }
 
 impl FromStr for Seeds {
@@ -30,7 +32,12 @@ impl FromStr for Seeds {
             };
             // The last @: a password may hold one, a host cannot.
             let (credentials, place) = rest.rsplit_once('@').unwrap_or(("", rest));
-            seeds.addresses.push(address(place.split_once('/').map_or(place, |(place, _)| place))?);
+            let end = place.find(['/', '?']).unwrap_or(place.len());
+            let (place, behind) = place.split_at(end);
+            seeds.addresses.push(address(place)?);
+            if !matches!(behind, "" | "/" | "/0") {
+                seeds.ignored.push(format!("{behind} behind {place}"));
+            }
             if !credentials.is_empty() {
                 seeds.use_credentials(credentials)?;
             }

@@ -1,6 +1,7 @@
 //! One setting: its names, its help, and how its value is read and shown.
 
 use super::secret::HIDDEN;
+use super::values::items;
 use super::{Config, Invalid};
 
 /// The one definition of a setting, from which the flag, the environment variables, the key in the file, the help
@@ -92,10 +93,22 @@ impl Setting {
 
     /// A given value as an error may quote it: a password, also one within a URL, is not shown.
     pub(super) fn quote(&self, value: &str) -> String {
-        if self.secret || value.contains('@') || value.contains("://") {
-            HIDDEN.to_owned()
-        } else {
-            format!("{value:?}")
+        if self.secret {
+            return HIDDEN.to_owned();
+        }
+        let begin = value.find("://").map_or(0, |at| at + "://".len());
+        match value.rfind('@') {
+            // All that is before the last of them, in case that a password holds a comma or another.
+            Some(at) => format!("{:?}", format!("{}{HIDDEN}{}", &value[..begin.min(at)], &value[at..])),
+            // user:password without a host?
+            None if begin > 0 && !items(&value[begin..]).all(ends_in_port) => HIDDEN.to_owned(),
+            None => format!("{value:?}"),
         }
     }
+}
+
+/// Whether a number or nothing, and no word, is behind an address' last colon.
+fn ends_in_port(address: &str) -> bool {
+    let behind = address.rsplit_once(':').map_or("", |(_, behind)| behind);
+    behind.split(['/', '?']).next().is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }

@@ -7,7 +7,7 @@ use super::values::{
     MAX_MEMORY, MB, choice, items, memory, milliseconds, number, optional, permissions, seconds, secret_file,
     show_list, show_memory,
 };
-use super::{Choice, Invalid, Secret, Setting};
+use super::{Choice, Invalid, Remark, Secret, Setting};
 
 /// More threads than this have never helped anybody.
 pub(super) const MAX_WORKERS: usize = 256;
@@ -118,6 +118,10 @@ pub static SETTINGS: &[Setting] = &[
         |config, text| {
             let seeds: Seeds = text.parse()?;
             config.nodes = seeds.addresses;
+            for ignored in seeds.ignored {
+                let text = format!("nodes: {ignored} is ignored: a cluster has only database 0, and other options are settings");
+                config.remarks.push(Remark { warning: true, text });
+            }
             if seeds.username.is_some() || seeds.password.is_some() {
                 (config.node_username, config.node_password) = (seeds.username, seeds.password);
             }

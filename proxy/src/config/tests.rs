@@ -177,7 +177,7 @@ fn a_bad_value_is_named_with_its_origin_and_what_is_allowed() {
         let text = message(load(&[&format!("--{name}={value}")], &[]));
         assert!(text.starts_with(&format!("flag --{name}: {name} is ")), "{text}");
         assert!(text.contains(allowed), "{text}");
-        assert!(value.contains("://") || text.contains(&format!("{value:?}")), "{text}");
+        assert!(value.contains('@') || text.contains(&format!("{value:?}")), "{text}");
     }
     let from_env = message(load(&[], &[("REDIS_CLUSTER_MAX_REDIRECTIONS", "many")]));
     assert!(from_env.starts_with("environment variable REDIS_CLUSTER_MAX_REDIRECTIONS: max-redirections is"));
@@ -230,6 +230,53 @@ fn secrets_are_never_shown() {
     }
     let text = message(load_file("node-password = { is = 'hunter2' }", &[], &[]));
     assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn only_secrets_are_hidden() {
+    let refused = |nodes: &str| message(load(&["--nodes", nodes], &[]));
+    assert!(refused("tcp://10.0.0.1:6379").contains("is \"tcp://10.0.0.1:6379\", but"));
+    assert!(refused("rediss://10.0.0.1:6379").contains("is \"rediss://10.0.0.1:6379\", but"));
+    let text = refused("redis://u:hunter2@a:1,redis://v:hunter3@b:x");
+    assert!(text.contains("is \"redis://(secret)@b:x\", but"), "{text}");
+    for nodes in ["redis://u:hunter2", "redis://u:hunter2, b:1"] {
+        assert!(refused(nodes).contains("is (secret), but"), "{nodes}");
+    }
+}
+
+#[test]
+fn what_others_set_does_not_stop_the_start() {
+    let link = ("PORTICO_PORT", "tcp://10.0.0.1:6380");
+    let config = load(&["--nodes", "a:1"], &[link]).expect("valid");
+    assert_eq!(config.port, 6379);
+    let seconds = |value| load(&["--nodes", "a:1"], &[("REDIS_CLUSTER_SLOTS_REFRESH_INTERVAL", value)]);
+    let config = seconds("10").expect("valid");
+    assert_eq!(config.refresh_interval, Duration::from_secs(10));
+    assert_eq!(config.remarks.len(), 1);
+    assert!(config.remarks[0].text.contains("taken for seconds"), "{:?}", config.remarks);
+    let config = seconds("5000").expect("valid");
+    assert_eq!((config.refresh_interval, config.remarks.len()), (Duration::from_secs(5), 0));
+    for refused in ["0", "x"] {
+        assert!(message(seconds(refused)).contains("must be a number from 100"), "{refused}");
+    }
+    let own = load(&["--nodes", "a:1"], &[("PORTICO_REFRESH_INTERVAL", "10")]);
+    assert!(message(own).contains("must be a number from 100"), "Portico's own name has one unit");
+}
+
+#[test]
+fn a_database_that_no_cluster_has_is_told_of() {
+    for (nodes, told) in [
+        ("redis://a:1", None),
+        ("redis://a:1/,redis://b:1/0", None),
+        ("redis://u:p@a:1/3", Some("/3 behind a:1")),
+        ("redis://a:1/0?timeout=5", Some("/0?timeout=5 behind a:1")),
+        ("redis://a:1?db=2", Some("?db=2 behind a:1")),
+    ] {
+        let config = load(&["--nodes", nodes], &[]).expect(nodes);
+        let texts: Vec<_> = config.remarks.iter().map(|remark| remark.text.as_str()).collect();
+        assert_eq!(texts.len(), usize::from(told.is_some()), "{nodes}: {texts:?}");
+        assert!(told.is_none_or(|told| texts[0].contains(told)), "{nodes}: {texts:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod client_commands;
 mod cross_slot;
 mod info;
 mod large_values;
+mod outages;
 mod pipelines;
 mod pubsub;
 mod sandbox;

@@ -3,3 +3,4 @@
 mod input;
 mod settings;
 mod stop;
+mod strangers;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use anyhow::{Result, ensure};
 use portico_tests::Binary;
@@ -84,6 +84,56 @@ fn bad_lines_of_the_file_are_named() -> Result<()> {
         std::fs::File::create(&path)?.write_all(text.as_bytes())?;
         let path = path.display().to_string();
         fails(&["--nodes", "127.0.0.1:1", "--config", &path], &[], texts)?;
+    }
+    Ok(())
+}
+
+/// What `portico check` says of the settings, in front of nothing.
+fn checked(arguments: &[&str], environment: &[(&str, &str)]) -> Result<String> {
+    let output = run(&[&["check"], arguments].concat(), environment)?;
+    ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn what_is_no_setting_is_told_and_ignored() -> Result<()> {
+    let said = checked(
+        &["--nodes", "redis://127.0.0.1:1/3"],
+        &[
+            ("PORTICO_PORT", "tcp://10.0.0.1:6379"),
+            ("PORTICO_SERVICE_HOST", "10.0.0.1"),
+            ("PORTICO_MAX_CLIENTS", "10"),
+            ("REDIS_CLUSTER_SLOTS_REFRESH_INTERVAL", "10"),
+        ],
+    )?;
+    for line in [
+        "PORTICO_PORT, PORTICO_SERVICE_HOST: links to Kubernetes Services",
+        "warning: environment variable PORTICO_MAX_CLIENTS: there is no such setting; did you mean PORTICO_MAXCLIENTS?",
+        "warning: nodes: /3 behind 127.0.0.1:1 is ignored",
+        "REDIS_CLUSTER_SLOTS_REFRESH_INTERVAL: 10 is too little for milliseconds, taken for seconds",
+    ] {
+        ensure!(said.lines().any(|said| said.contains(line)), "no {line:?} in {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn output_that_nobody_takes_ends_it_quietly() -> Result<()> {
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    for arguments in [&["check", "--nodes", "127.0.0.1:1"][..], &["slot", "a"]] {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let output = Binary::command()?.args(arguments).stdout(writer).stderr(Stdio::piped()).output()?;
+        ensure!(output.status.code() == Some(1), "{arguments:?}: {}", output.status);
+        ensure!(output.stderr.is_empty(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+
+        let output = Binary::command()?.args(arguments).stdout(full()?).stderr(Stdio::piped()).output()?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(1), "{arguments:?}: {}", output.status);
+        ensure!(said.lines().count() == 1 && said.contains("No space left"), "{arguments:?}: {said}");
+
+        let status = Binary::command()?.args(arguments).stdout(full()?).stderr(full()?).status()?;
+        ensure!(status.code() == Some(1), "{arguments:?}: {status}");
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ impl Findings {
         self.errors.push(text);
     }
 
-    fn warn(&mut self, text: String) {
+    pub(super) fn warn(&mut self, text: String) {
         self.warnings.push(text);
     }
 

@@ -5,18 +5,28 @@ mod probe;
 mod report;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use portico_slots::{Address, NodeId, View, merge};
 
-use crate::config::Config;
+use super::say::say;
+use crate::config::{Config, Remark};
+use crate::topology::Trouble;
 use findings::Findings;
 use probe::{Probe, probe};
 
 /// Asks the seeds, then every node that they name; prints the cluster and what is wrong.
 pub(super) fn run(config: &Config) -> Result<ExitCode> {
     let mut findings = Findings::default();
+    for Remark { warning, text } in &config.remarks {
+        if *warning {
+            findings.warn(text.clone());
+        } else {
+            say(format_args!("{text}\n"))?;
+        }
+    }
     let mut probes = Probes::default();
     for seed in &config.nodes {
         probes.ask(seed, config, &mut findings);
@@ -31,10 +41,10 @@ pub(super) fn run(config: &Config) -> Result<ExitCode> {
             living.for_each(|node| probes.ask(&node.address, config, &mut findings));
             let topology = merge(&probes.views(), &map)?;
             findings.examine(&topology, probes.answers());
-            print!("{}", report::cluster(&topology, &probes.versions()));
+            say(report::cluster(&topology, &probes.versions()))?;
         }
     }
-    print!("{findings}");
+    say(findings.to_string())?;
     Ok(if findings.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -49,7 +59,11 @@ impl Probes {
         }
         let answer = probe(address, config);
         if let Err(error) = &answer {
-            findings.error(format!("{address}: {error:#}"));
+            let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+            match cause.map(Trouble::of) {
+                Some(closed @ Trouble::Closed(_)) => findings.error(format!("{address}: {closed}")),
+                _ => findings.error(format!("{address}: {error:#}")),
+            }
         }
         self.0.insert(address.clone(), answer.ok());
     }
