@@ -44,8 +44,8 @@ impl RequestFlags {
     pub const CACHING: Self = Self(1 << 13);
     /// INFO, asked by Portico for a client that does not wait for every node: never sent again.
     pub const IMPATIENT: Self = Self(1 << 14);
-    /// A message, or the question who listens: any node carries it, whoever owns its channel's slot.
-    pub const MESSAGE: Self = Self(1 << 15);
+    /// Any node may take it, whoever owns its slot: a message, the question who listens, what has no keys.
+    pub const ANYWHERE: Self = Self(1 << 15);
 
     /// Both sets of flags.
     #[must_use]

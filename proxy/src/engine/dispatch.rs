@@ -6,7 +6,7 @@ use portico_slots::{Slot, slot};
 use super::Engine;
 use super::fan::Audience;
 use super::send::{Flow, Traits};
-use crate::backend::ClientKey;
+use crate::backend::{ClientKey, RequestFlags};
 use crate::command::{
     Command, Fan, Flags, Handling, KeyError, Keys, Resolved, Rule, Transaction, block_option, errors,
 };
@@ -179,31 +179,35 @@ impl Engine {
             _ => {
                 if command.is_script() {
                     traits.signal |= !command.flags.has(Flags::READONLY);
-                    let id = self.clients.get(key).map_or(0, |client| client.id);
-                    return self.send_script(key, cluster, session_slot(cluster, id), traits, request, words);
+                    let slot = self.session_slot(key, cluster);
+                    return self.send_script(key, cluster, slot, traits, request, words);
                 }
                 self.send_anywhere(key, cluster, traits, request)
             }
         }
     }
 
-    /// To one master, the same for a session as long as that answers.
+    /// To one master, the same for a session as long as it answers.
     pub(super) fn send_anywhere(
         &mut self,
         key: ClientKey,
         cluster: &Cluster,
-        traits: Traits,
+        mut traits: Traits,
         request: &[u8],
     ) -> Flow {
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let (id, lane) = (client.id, client.lane);
-        let topology = &cluster.topology;
-        let masters = topology.masters();
-        let answering = (0..masters.len() as u64).map(|n| id.wrapping_add(n)).find(|&id| {
-            let slot = session_slot(cluster, id);
-            topology.owner(slot).is_some_and(|master| self.answers(lane, master))
-        });
-        self.send(key, session_slot(cluster, answering.unwrap_or(id)), traits, request)
+        traits.flags = traits.flags.with(RequestFlags::ANYWHERE);
+        let slot = self.session_slot(key, cluster);
+        self.send(key, slot, traits, request)
+    }
+
+    /// The slot that stands for what has no keys, by session: the first of a master's that answers.
+    pub(super) fn session_slot(&self, key: ClientKey, cluster: &Cluster) -> Slot {
+        let masters = cluster.topology.masters();
+        let Some(client) = self.clients.get(key) else { return 0 };
+        let Some(at) = client.id.checked_rem(masters.len() as u64) else { return 0 };
+        let mut turn = masters.iter().cycle().skip(at as usize).take(masters.len()).copied();
+        let living = turn.clone().find(|&master| self.may_answer(client.lane, master));
+        living.or_else(|| turn.next()).and_then(|master| cluster.topology.first_slot(master)).unwrap_or(0)
     }
 
     fn send_to_masters(
@@ -279,14 +283,6 @@ fn may_wait(command: &Command, words: &RequestArgs<'_>) -> bool {
         Handling::KeyUnlessBlock => block_option(words).is_some(),
         _ => false,
     }
-}
-
-/// The slot that stands for what has no keys, by session: the first of a master's.
-pub(super) fn session_slot(cluster: &Cluster, id: u64) -> Slot {
-    let masters = cluster.topology.masters();
-    let Some(count) = std::num::NonZeroU64::new(masters.len() as u64) else { return 0 };
-    let master = masters[(id % count) as usize];
-    cluster.topology.first_slot(master).unwrap_or(0)
 }
 
 fn merge_of(rule: Rule, open: bool) -> Merge {

@@ -175,7 +175,7 @@ impl Engine {
             return Flow::Wait(stall);
         }
         let mut targets = audience.members(cluster);
-        if traits.flags.has(RequestFlags::MESSAGE) {
+        if traits.flags.has(RequestFlags::ANYWHERE) {
             self.keep_living(key, &mut targets);
         }
         if targets.is_empty() {

@@ -121,11 +121,11 @@ impl Engine {
         cluster.topology.node(index).failed && drains
     }
 
-    /// Whether a node answers, as far as is known: the cluster has not given it up, it can be connected to, and it is not
-    /// silent on the connection of this lane.
-    pub(super) fn answers(&self, lane: Lane, index: NodeIndex) -> bool {
+    /// Whether no trouble with a node is known: the cluster does not miss it, it can be connected to as far as that was
+    /// tried, and it is not silent on the connection of this lane.
+    pub(super) fn may_answer(&self, lane: Lane, index: NodeIndex) -> bool {
         let node = self.cluster.topology.node(index);
-        if node.failed || self.backoffs.contains_key(&(node.id, lane)) {
+        if node.failed || node.suspected || self.backoffs.contains_key(&(node.id, lane)) {
             return false;
         }
         let link = self.links.get(self.routes[lane.index()][usize::from(index)]);
@@ -137,7 +137,7 @@ impl Engine {
     pub(super) fn carrier(&mut self, lane: Lane, slot: Slot) -> Option<NodeIndex> {
         let owner = self.cluster.topology.owner(slot);
         if let Some(owner) = owner {
-            if self.answers(lane, owner) {
+            if self.may_answer(lane, owner) {
                 return Some(owner);
             }
             self.route(lane, owner); // so that it is known when it is back
@@ -145,7 +145,7 @@ impl Engine {
         let masters = self.cluster.topology.masters();
         let first = owner.and_then(|owner| masters.iter().position(|&master| master == owner)).unwrap_or(0);
         let mut others = masters.iter().cycle().skip(first + 1).take(masters.len()).copied();
-        others.find(|&other| self.answers(lane, other)).or(owner)
+        others.find(|&other| self.may_answer(lane, other)).or(owner)
     }
 
     /// The connection that takes new requests for `node`; opens one if there is none.

@@ -47,7 +47,7 @@ impl Engine {
         let pattern = matches!(who, Who::Channels(_)).then(|| words.word(2).to_vec());
         let kind = FanKind::PubSub(who, pattern.filter(|_| words.count() > 2));
         let mut traits = Traits::question();
-        traits.flags = traits.flags.with(RequestFlags::MESSAGE);
+        traits.flags = traits.flags.with(RequestFlags::ANYWHERE);
         self.fan_nodes(key, cluster, (command.name, traits), Audience::Nodes, kind, request)
     }
 
@@ -219,12 +219,12 @@ impl Engine {
         }
         let anywhere = what == PubSub::Publish;
         if anywhere {
-            traits.flags = traits.flags.with(RequestFlags::MESSAGE);
+            traits.flags = traits.flags.with(RequestFlags::ANYWHERE);
         }
         let slot = slot(channel);
         if !self.hub.is_empty()
             && let Some((node, link)) = self.way_of_messages(what, slot)
-            && (!anywhere || self.answers(Lane::HUB, node))
+            && (!anywhere || self.may_answer(Lane::HUB, node))
             && let Some(client) = self.clients.get(key)
         {
             if client.writes > 0 && client.write_link != link {

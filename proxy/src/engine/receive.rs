@@ -203,7 +203,8 @@ impl Engine {
         if entry.flags.has(RequestFlags::BLOCKING) {
             return self.block_interrupted(entry, node, event, hops);
         }
-        if entry.flags.has(RequestFlags::MESSAGE.with(RequestFlags::READONLY))
+        if entry.part != InFlight::WHOLE
+            && entry.flags.has(RequestFlags::ANYWHERE.with(RequestFlags::READONLY))
             && matches!(event, Event::Lost { .. })
         {
             return self.answer(&entry, b"*0\r\n"); // nobody listens at a node that is gone

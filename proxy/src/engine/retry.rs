@@ -159,7 +159,7 @@ impl Engine {
             let Some(parked) = self.oldest_parked(key) else { return false };
             let topology = &self.cluster.topology;
             let owner = topology.owner(parked.slot());
-            let (slot, message) = (parked.slot(), parked.entry.flags.has(RequestFlags::MESSAGE));
+            let (slot, anywhere) = (parked.slot(), parked.entry.flags.has(RequestFlags::ANYWHERE));
             let (node, asking) = match &parked.target {
                 Target::Owner => (owner, false),
                 // Until the refresher has seen a new node, its word is taken from the map's next state.
@@ -169,7 +169,7 @@ impl Engine {
                     None => (owner, false),
                 },
             };
-            let node = if message { self.carrier(lane, slot) } else { node };
+            let node = if anywhere { self.carrier(lane, slot) } else { node };
             let link = node.and_then(|node| self.route(lane, node));
             let Some(client) = self.clients.get_mut(key) else { return false };
             let Some(work) = client.work.as_deref_mut() else { return false };
@@ -250,7 +250,7 @@ impl Engine {
         // A message is heard whoever owns the slot by then.
         let elsewhere = || topology.owner(entry.slot).is_some_and(|owner| topology.node(owner).id != node);
         self.routes[self.lane_of(entry).index()][usize::from(index)] != Default::default()
-            || !entry.flags.has(RequestFlags::MESSAGE) && elsewhere()
+            || !entry.flags.has(RequestFlags::ANYWHERE) && elsewhere()
     }
 
     /// The lane that a request was sent on.

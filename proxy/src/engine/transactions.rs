@@ -7,7 +7,6 @@
 use portico_slots::{NodeId, Slot, slot};
 
 use super::Engine;
-use super::dispatch::session_slot;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
 use crate::command::{Args, Command, Flags, Handling, Transaction};
@@ -117,7 +116,7 @@ impl Engine {
     /// EXEC of what was queued.
     fn exec(&mut self, key: ClientKey, cluster: &Cluster) -> Flow {
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
-        let (id, watching) = (client.id, client.flags.has(ClientFlags::WATCHING));
+        let watching = client.flags.has(ClientFlags::WATCHING);
         let agent = client.flags.has(ClientFlags::AGENT);
         let protocol = client.protocol();
         let standing = client.standing();
@@ -132,7 +131,8 @@ impl Engine {
         }
         let mut transaction = std::mem::take(&mut standing.transaction);
         let watched = standing.watched.clone();
-        let home = standing.home.or(watched.first().copied()).unwrap_or_else(|| session_slot(cluster, id));
+        let home = standing.home.or(watched.first().copied());
+        let home = home.unwrap_or_else(|| self.session_slot(key, cluster));
         let emulates = self.config.cross_slot == CrossSlot::Emulate;
         let plan = transaction
             .plan

@@ -24,7 +24,7 @@ impl Engine {
     /// Leaves out the nodes that do not answer: who listens there is not connected to anything.
     pub(super) fn keep_living(&self, key: ClientKey, nodes: &mut Vec<(NodeIndex, Slot)>) {
         if let Some(lane) = self.clients.get(key).map(|client| client.lane) {
-            nodes.retain(|&(node, _)| self.answers(lane, node));
+            nodes.retain(|&(node, _)| self.may_answer(lane, node));
         }
     }
 

@@ -9,6 +9,7 @@ mod reshard;
 mod scale;
 mod scan;
 mod scripts;
+mod stops;
 mod tracking;
 mod transactions;
 mod waiting;
