@@ -35,6 +35,8 @@ fn slots_that_move_key_by_key_are_invisible() -> Result<()> {
         }
         let load = Load::start(portico.port(), plans, &losses)?;
         let slow = SlotMove { cluster: &cluster, pause: Duration::from_millis(8) };
+        let told = || portico.log().matches(" topology: ").count();
+        let told_before = told();
         let (began, mut moves, mut keys) = (Instant::now(), 0, 0);
         let mut places = vec![0; moved.len()];
         while began.elapsed() < LASTS {
@@ -44,6 +46,14 @@ fn slots_that_move_key_by_key_are_invisible() -> Result<()> {
             places[which] = target;
             moves += 1;
         }
+        // Two moves a second change the map: the log sums up.
+        let (lines, most) = (told() - told_before, 2 + began.elapsed().as_secs() as usize / 5);
+        ensure!(
+            lines > 0 && lines <= most,
+            "{lines} lines tell of {moves} moves, not {most}:\n{}",
+            portico.log()
+        );
+        ensure_timely!(!portico.log().contains("no master answers"), "a false alarm:\n{}", portico.log());
         let mut outcome = load.stop()?;
         println!("reshard: {}", outcome.summary());
         let counts =
