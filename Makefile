@@ -20,7 +20,7 @@ STAGE := @tests/stage.sh
 # What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
-.PHONY: help demo check test test-apps lint clients apps bench pgo record-costs fuzz clean
+.PHONY: help demo check test test-apps test-stops lint clients apps bench pgo record-costs fuzz clean
 .PHONY: tools-demo tools-check tools-test tools-apps tools-bench
 
 help:
@@ -29,12 +29,13 @@ help:
 	@echo "make test          the same, and every test with real servers and real clients"
 	@echo "make test T=...    a file of tests (live_watch), a folder of them (live) or a part of a test's name"
 	@echo "make test-apps     Celery, RQ, Sidekiq, BullMQ, socket.io and others do real jobs through Portico (APP=\"celery\")"
+	@echo "make test-stops    each master stops in each of four ways while every command is called: minutes"
 	@echo "make bench         what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16\")"
 	@echo "make pgo           a profile-guided build, $(TARGET)/pgo/portico: needs rustup"
 	@echo "make record-costs  records anew what a request costs (tests/cost); make test compares with it"
 	@echo "make fuzz          the fuzz targets, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs cargo-fuzz and a nightly compiler"
 	@echo "make clean         removes all that was built"
-	@echo "demo, test, test-apps and bench install what they miss where apt-get exists, and say what it is elsewhere."
+	@echo "demo, test, test-apps, test-stops and bench install what they miss where apt-get exists, and say what it is elsewhere."
 
 demo: tools-demo
 	$(STAGE) "Build (release)" cargo build --release -p portico
@@ -66,6 +67,14 @@ test-apps: tools-apps apps
 		cargo nextest run --workspace --test programs --run-ignored only --no-fail-fast $(APP); \
 	else \
 		cargo test --workspace --test programs --no-fail-fast -- --ignored --test-threads 2 $(APP); \
+	fi
+
+test-stops: tools-test
+	$(STAGE) "Build (debug)" cargo build --workspace --bins --test live
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace --test live --run-ignored only --no-fail-fast stops::; \
+	else \
+		cargo test --workspace --test live --no-fail-fast -- --ignored stops::; \
 	fi
 
 # What is recorded depends on nothing but the sources and the compiler: any machine will do.
