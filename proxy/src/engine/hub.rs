@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use portico_resp::{ErrorCode, encode};
 use portico_slots::{NodeId, NodeIndex, Slot};
 
-use super::{Engine, LinkState};
+use super::{Engine, Link, LinkState};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::PubSub;
 use crate::plan::Refusal;
@@ -110,6 +110,7 @@ impl Engine {
         self.carry_out_orders(orders);
         let waited = self.hub.waited_for();
         self.admit(waited.iter().map(|(kind, name)| (*kind, name)));
+        self.part_with_silent(&waited);
         self.give_up_subscribing(&waited);
         self.tell_unheard();
         self.hub_anxious = missing || asks || self.fresh_map.is_some() || self.hub.is_unsettled();
@@ -255,14 +256,40 @@ impl Engine {
         self.unheard = unheard;
     }
 
+    /// Somebody has waited for half of the time that he may: connections on which nothing comes are given up, so that
+    /// messages are taken from nodes that answer.
+    fn part_with_silent(&mut self, waited: &[(Kind, Name)]) {
+        let patience = self.config.failover_timeout / 2;
+        let waiters = waited.iter().flat_map(|(kind, name)| self.hub.waiters(*kind, name));
+        if !waiters.into_iter().any(|key| self.has_waited(key, patience)) {
+            return;
+        }
+        let topology = &self.cluster.topology;
+        let listens = |link: &Link| link.lane == Lane::HUB && matches!(link.state, LinkState::Ready);
+        let is_silent = |link: &Link| {
+            listens(link) && topology.index_of(&link.node).is_some_and(|node| !self.answers(Lane::HUB, node))
+        };
+        let silent = self.links.iter().filter(|(_, link)| is_silent(link));
+        for (key, node) in silent.map(|(key, link)| (key, link.node)).collect::<Vec<_>>() {
+            self.counters.links_given_up += 1;
+            self.lose_link(key);
+            self.back_off(node, Lane::HUB);
+        }
+    }
+
+    /// Whether a client has waited for a subscription for so long.
+    fn has_waited(&self, key: ClientKey, time: Duration) -> bool {
+        let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
+        let since = standing.and_then(|standing| standing.subscribing.front()).map(|s| s.since);
+        since.is_some_and(|since| self.now >= since + time)
+    }
+
     /// Those who have waited for longer than a request waits for its slot are told so.
     fn give_up_subscribing(&mut self, waited: &[(Kind, Name)]) {
         let mut late = Vec::new();
         for (kind, name) in waited {
             for key in self.hub.waiters(*kind, name) {
-                let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
-                let since = standing.and_then(|standing| standing.subscribing.front()).map(|s| s.since);
-                if since.is_some_and(|since| self.now >= since + self.config.failover_timeout) {
+                if self.has_waited(key, self.config.failover_timeout) {
                     late.push((key, portico_slots::slot(name), self.hub.is_of_keys(*kind, name)));
                 }
             }

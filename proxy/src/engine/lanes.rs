@@ -78,6 +78,8 @@ impl Engine {
             }
         };
         self.lanes[lane.index()].holder = Some(holder);
+        // That its connections were closed half-made for whoever had it before says nothing of the nodes.
+        self.backoffs.retain(|(_, of), _| *of != lane);
         Some(lane)
     }
 

@@ -385,17 +385,7 @@ impl Engine {
             if link.leased_to.is_none() {
                 self.opened_link(link.lane, link.node);
             }
-            let backoff = self.backoffs.entry((link.node, link.lane)).or_insert(Backoff {
-                since: self.now,
-                until: self.now,
-                pause: FIRST_PAUSE / 2,
-            });
-            backoff.pause = (backoff.pause * 2).min(LONGEST_PAUSE);
-            // Workers that lost the same node do not come back in step.
-            let jitter = backoff.pause.mul_f64(0.25 * self.jitter());
-            if let Some(backoff) = self.backoffs.get_mut(&(link.node, link.lane)) {
-                backoff.until = self.now + backoff.pause + jitter;
-            }
+            self.back_off(link.node, link.lane);
         }
         if let Some(client) = link.passing {
             // Half a reply is with the client: nothing can be said in its place any more.
@@ -422,6 +412,16 @@ impl Engine {
         }
         self.redistribute(link.node, lost);
         self.next_tick = self.now;
+    }
+
+    /// A node does not answer on a lane: it is tried again after a pause, and what may go elsewhere does.
+    pub(super) fn back_off(&mut self, node: NodeId, lane: Lane) {
+        let (now, jitter) = (self.now, 0.25 * self.jitter());
+        let begun = Backoff { since: now, until: now, pause: FIRST_PAUSE / 2 };
+        let backoff = self.backoffs.entry((node, lane)).or_insert(begun);
+        backoff.pause = (backoff.pause * 2).min(LONGEST_PAUSE);
+        // Workers that lost the same node do not come back in step.
+        backoff.until = now + backoff.pause + backoff.pause.mul_f64(jitter);
     }
 
     /// What a lost connection's socket still holds must not run after what is sent next: the connection that takes

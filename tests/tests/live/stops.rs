@@ -175,7 +175,7 @@ fn asks_all(command: &Command) -> bool {
         // Of a connection that has written nothing: the smallest count of all.
         Handling::Wait => true,
         Handling::PubSub(what) => matches!(what, PubSub::ShardNumsub | PubSub::ShardChannels),
-        _ => false,
+        _ => command.name == "config|set",
     }
 }
 
