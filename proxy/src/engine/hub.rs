@@ -267,7 +267,8 @@ impl Engine {
         let topology = &self.cluster.topology;
         let listens = |link: &Link| link.lane == Lane::HUB && matches!(link.state, LinkState::Ready);
         let is_silent = |link: &Link| {
-            listens(link) && topology.index_of(&link.node).is_some_and(|node| !self.answers(Lane::HUB, node))
+            listens(link)
+                && topology.index_of(&link.node).is_some_and(|node| !self.may_answer(Lane::HUB, node))
         };
         let silent = self.links.iter().filter(|(_, link)| is_silent(link));
         for (key, node) in silent.map(|(key, link)| (key, link.node)).collect::<Vec<_>>() {

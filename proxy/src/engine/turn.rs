@@ -4,8 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portico_slots::NodeIndex;
-
 use super::{Effect, Engine, Link, LinkState};
 use crate::backend::{ClientKey, Lane, LinkKey};
 use crate::session::{Client, ClientFlags};
@@ -221,14 +219,6 @@ impl Engine {
         for key in undrained {
             self.over_limit(key);
         }
-    }
-
-    /// Whether a node can be reached and is not known to be silent.
-    pub(super) fn answers(&mut self, lane: Lane, node: NodeIndex) -> bool {
-        let state = self.cluster.topology.node(node);
-        let (failed, now) = (state.failed || state.suspected, self.now);
-        let link = self.route(lane, node).and_then(|link| self.links.get(link));
-        !failed && link.is_some_and(|link| link.pipe.is_empty() || now < link.moved + SILENT)
     }
 
     fn housekeeping(&mut self) {
