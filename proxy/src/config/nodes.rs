@@ -36,7 +36,9 @@ impl FromStr for Seeds {
             let (place, behind) = place.split_at(end);
             seeds.addresses.push(address(place)?);
             if !matches!(behind, "" | "/" | "/0") {
-                seeds.ignored.push(format!("{behind} behind {place}"));
+                // Options may hold a password.
+                let shown = behind.split_once('?').map_or(behind.into(), |(path, _)| format!("{path}?.."));
+                seeds.ignored.push(format!("{shown} behind {place}"));
             }
             if !credentials.is_empty() {
                 seeds.use_credentials(credentials)?;

@@ -269,8 +269,8 @@ fn a_database_that_no_cluster_has_is_told_of() {
         ("redis://a:1", None),
         ("redis://a:1/,redis://b:1/0", None),
         ("redis://u:p@a:1/3", Some("/3 behind a:1")),
-        ("redis://a:1/0?timeout=5", Some("/0?timeout=5 behind a:1")),
-        ("redis://a:1?db=2", Some("?db=2 behind a:1")),
+        ("redis://a:1/0?timeout=5", Some("/0?.. behind a:1")),
+        ("redis://a:1?password=hunter2", Some("?.. behind a:1")),
     ] {
         let config = load(&["--nodes", nodes], &[]).expect(nodes);
         let texts: Vec<_> = config.remarks.iter().map(|remark| remark.text.as_str()).collect();

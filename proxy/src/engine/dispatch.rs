@@ -195,7 +195,10 @@ impl Engine {
         mut traits: Traits,
         request: &[u8],
     ) -> Flow {
-        traits.flags = traits.flags.with(RequestFlags::ANYWHERE);
+        // What has keys after all, and is sent for its error, is redirected if that was not one.
+        if traits.flags.has(RequestFlags::READONLY) {
+            traits.flags = traits.flags.with(RequestFlags::ANYWHERE);
+        }
         let slot = self.session_slot(key, cluster);
         self.send(key, slot, traits, request)
     }

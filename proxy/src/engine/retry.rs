@@ -169,7 +169,8 @@ impl Engine {
                     None => (owner, false),
                 },
             };
-            let node = if anywhere { self.carrier(lane, slot) } else { node };
+            let node =
+                if anywhere && parked.target == Target::Owner { self.carrier(lane, slot) } else { node };
             let link = node.and_then(|node| self.route(lane, node));
             let Some(client) = self.clients.get_mut(key) else { return false };
             let Some(work) = client.work.as_deref_mut() else { return false };

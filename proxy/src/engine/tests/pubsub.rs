@@ -62,6 +62,11 @@ fn who_waits_for_a_node_is_looked_at_now_and_then_and_told_in_the_end() {
     );
     world.pass(Config::default().failover_timeout);
     assert!(world.told(client).starts_with("-CLUSTERDOWN"));
+    // Nor do those who listen already go on listening to a node that says nothing.
+    world.pass(Duration::from_secs(1));
+    let again = world.received(7001);
+    assert!(again.contains("SUBSCRIBE") && again.contains(" {b}"), "{again}");
+    world.answers(7001, &confirmed("subscribe", "{b}"));
     world.pass(Duration::from_secs(1));
     assert!(!world.engine.hub_anxious);
 }

@@ -53,6 +53,8 @@ struct Bench {
     registry: Arc<Registry>,
     topology: Topology,
     now: Instant,
+    /// A node that cannot be reached.
+    down: Option<NodeId>,
     clients: SlotMap<ClientKey, ()>,
 }
 
@@ -60,11 +62,19 @@ impl Bench {
     fn new() -> Self {
         let registry = Arc::new(Registry::default());
         let hub = Hub::new(Arc::clone(&registry));
-        Self { hub, registry, topology: settled(8192), now: Instant::now(), clients: SlotMap::with_key() }
+        Self {
+            hub,
+            registry,
+            topology: settled(8192),
+            now: Instant::now(),
+            down: None,
+            clients: SlotMap::with_key(),
+        }
     }
 
     fn with<T>(&mut self, act: impl FnOnce(&mut Hub, &World<'_>) -> T) -> T {
-        let world = World { topology: &self.topology, now: self.now, stale: false, is_down: &|_| false };
+        let is_down = |node| self.down == Some(node);
+        let world = World { topology: &self.topology, now: self.now, stale: false, is_down: &is_down };
         act(&mut self.hub, &world)
     }
 
@@ -75,7 +85,12 @@ impl Bench {
             hub.settle(world);
             hub.needed(world)
         });
-        needed.into_iter().for_each(|node| self.hub.ready(node, now));
+        for node in needed {
+            match self.down == Some(node) {
+                true => self.hub.opening(node, now),
+                false => self.hub.ready(node, now),
+            }
+        }
         let (mut orders, _) = self.with(Hub::reconcile_all);
         orders.sort_by_key(|order| (order.leave, order.node));
         orders.into_iter().map(|order| self.confirm(order)).collect()
@@ -158,6 +173,43 @@ fn a_pattern_is_everywhere_and_hears_each_message_once_and_all_keys() {
     assert_eq!(bench.review(), ["3: psubscribe *"], "and stays at 1, which is the source of its slots");
     assert_eq!(bench.hears(Kind::Pattern, "*", LOW), [1]);
     assert_eq!(bench.hears(Kind::Pattern, "*", "__keyspace@0__:k"), [2, 3], "a replica says it once more");
+}
+
+#[test]
+fn while_an_owner_is_down_another_master_is_the_source() {
+    let mut bench = Bench::new();
+    bench.down = Some(id(1));
+    let client = bench.listen(Kind::Channel, LOW);
+    assert_eq!(bench.hears(Kind::Channel, LOW, LOW), [2]);
+    bench.down = None;
+    assert!(bench.review().is_empty(), "it stays there");
+    assert_eq!(bench.hub.leave(Kind::Channel, &name(LOW), client).len(), 1);
+    bench.listen(Kind::Channel, HIGH);
+    assert_eq!(bench.hub.source(slot(LOW.as_bytes())), Some(id(1)), "whoever listens later has the owner");
+}
+
+#[test]
+fn only_a_master_that_the_cluster_has_given_up_is_not_waited_for_to_hear_of_keys() {
+    let mut bench = Bench::new();
+    bench.down = Some(id(1));
+    bench.listen(Kind::Pattern, "news*");
+    let client = bench.clients.insert(());
+    let keys = "__key*";
+    bench.with(|hub, world| hub.expect(Kind::Pattern, &name(keys), client, world));
+    bench.review();
+    let established =
+        |hub: &mut Hub, world: &World<'_>| hub.is_established(Kind::Pattern, keys.as_bytes(), world);
+    assert!(!bench.with(established), "it lives, and is not listened to");
+    assert!(bench.with(|hub, world| hub.unheard(world)).is_empty(), "that is no news yet");
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.with(|hub, world| hub.unheard(world)), [id(1)].into());
+    let nodes = bench.topology.nodes().iter().cloned();
+    let nodes = nodes.map(|node| Node { failed: node.id == id(1), ..node }).collect();
+    bench.topology = Topology::new(nodes, |slot| Some(id(if slot < 8192 { 1 } else { 2 })), []);
+    assert!(bench.with(established), "it has none to tell of");
+    bench.down = None;
+    bench.review();
+    assert!(bench.with(|hub, world| hub.unheard(world)).is_empty(), "and tells when it is back");
 }
 
 #[test]
