@@ -92,8 +92,8 @@ pub struct Handshake {
     pub fences: Vec<Fence>,
     /// The node would not let us kill our predecessor.
     pub unfenced: Option<String>,
-    /// A script is running on the node: it told nothing of us, and killed nobody.
-    pub busy: bool,
+    /// A script is running on the node, as it says: it told nothing of us, and killed nobody.
+    pub busy: Option<String>,
 }
 
 impl Handshake {
@@ -137,7 +137,7 @@ impl Handshake {
             identity: Identity { address: own_address, ..Identity::default() },
             fences: fences.to_vec(),
             unfenced: None,
-            busy: false,
+            busy: None,
         }
     }
 
@@ -166,7 +166,7 @@ impl Handshake {
                     return Err(HandshakeError::Credentials(error));
                 }
             }
-            (Some(_), Some(error)) if error.starts_with("BUSY ") => self.busy = true,
+            (Some(_), Some(error)) if error.starts_with("BUSY ") => self.busy = Some(error),
             (Some(Step::Kill), Some(error)) => {
                 if !error.contains("No such client") {
                     self.unfenced = Some(error);

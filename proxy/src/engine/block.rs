@@ -40,6 +40,7 @@ impl Engine {
     /// A blocked client was answered: it goes on with what it sent meanwhile.
     #[cold]
     pub(super) fn unblock(&mut self, key: ClientKey) {
+        self.end_trial(key);
         self.waiting.remove(key);
         self.stop_waiting_on(key);
         self.show_exec(key);

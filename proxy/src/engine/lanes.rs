@@ -31,6 +31,8 @@ pub(super) struct LaneState {
     idle: Instant,
 }
 
+/// Lanes beyond `max-leases` for scripts that are tried: clients that wait must not keep a script from running.
+const FOR_SCRIPTS: usize = 64;
 /// A lane that nobody leased for so long gives its connections back.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
 
@@ -63,12 +65,18 @@ impl Engine {
     ///
     /// The caller puts the client on it (`Engine::take_lane`) when nothing of the client is outstanding.
     pub(super) fn lease(&mut self, protocol: Protocol, holder: ClientKey) -> Option<Lane> {
+        self.lease_within(self.config.max_leases, protocol, holder)
+    }
+
+    fn lease_within(&mut self, most: usize, protocol: Protocol, holder: ClientKey) -> Option<Lane> {
+        let always = usize::from(Lane::MONITOR.0) + 1;
+        if self.lanes.len() - always - self.spare_lanes.len() >= most {
+            return None;
+        }
         let spare = self.spare_lanes.iter().rposition(|lane| self.lanes[lane.index()].protocol == protocol);
         let lane = match spare {
             Some(at) => self.spare_lanes.remove(at),
-            None if self.lanes.len() < self.config.max_leases + usize::from(Lane::MONITOR.0) + 1 => {
-                self.add_lane(protocol)
-            }
+            None if self.lanes.len() < most + always => self.add_lane(protocol),
             // One that speaks the other protocol has to give way.
             None => {
                 let lane = self.spare_lanes.pop()?;
@@ -85,12 +93,21 @@ impl Engine {
 
     /// The client's requests take a lane of its own from now on, if it has none. Returns whether it has one.
     pub(super) fn take_lane(&mut self, key: ClientKey) -> bool {
+        self.take_lane_within(self.config.max_leases, key)
+    }
+
+    /// As [`Engine::take_lane`], for a script that is tried.
+    pub(super) fn take_lane_for_script(&mut self, key: ClientKey) -> bool {
+        self.take_lane_within(self.config.max_leases + FOR_SCRIPTS, key)
+    }
+
+    fn take_lane_within(&mut self, most: usize, key: ClientKey) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
         if client.lane.is_leased() {
             return true;
         }
         let protocol = client.protocol();
-        let Some(lane) = self.lease(protocol, key) else { return false };
+        let Some(lane) = self.lease_within(most, protocol, key) else { return false };
         if let Some(client) = self.clients.get_mut(key) {
             client.lane = lane;
         }

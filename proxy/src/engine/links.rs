@@ -16,10 +16,12 @@ use crate::session::ClientFlags;
 use crate::topology::Cluster;
 
 /// When a node that could not be connected to is tried again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Backoff {
     /// When the trouble began.
     pub(super) since: Instant,
+    /// What the node last said of the script that keeps it busy, and when.
+    pub(super) busy: Option<(Instant, String)>,
     until: Instant,
     pause: Duration,
 }
@@ -60,13 +62,19 @@ impl Engine {
         let now = self.now;
         for (key, link) in &mut self.links {
             let index = topology.index_of(&link.node);
+            let serves = index.is_some_and(|index| {
+                let node = topology.node(index);
+                // A master that was replaced while it was down is still called one.
+                node.is_master() && !(node.failed && topology.first_slot(index).is_none())
+            });
+            if let LinkState::Draining { returns: true, .. } = link.state
+                && link.passing.is_none()
+                && !serves
+            {
+                link.state = LinkState::Draining { since: now, returns: false };
+            }
             if matches!(link.state, LinkState::Ready) {
                 let route = index.map(|index| &mut self.routes[link.lane.index()][usize::from(index)]);
-                let serves = index.is_some_and(|index| {
-                    let node = topology.node(index);
-                    // A master that was replaced while it was down is still called one.
-                    node.is_master() && !(node.failed && topology.first_slot(index).is_none())
-                });
                 match route {
                     // A lease ends with its request, which is told if the slot is not there any more.
                     Some(_) if link.leased_to.is_some() => {}
@@ -266,14 +274,23 @@ impl Engine {
                     let node = address_of(&self.cluster, link.node);
                     tracing::warn!(%node, refused, "a node does not let Portico kill its own lost connections: give its user +client|kill");
                 }
-                let (busy, killed) = (handshake.busy, std::mem::take(&mut handshake.fences));
+                let (busy, killed) = (handshake.busy.take(), std::mem::take(&mut handshake.fences));
                 self.shared.own_addresses.add(&identity.address);
                 link.identity = identity;
                 let node = link.node;
-                if busy && link.lane != Lane::CONTROL {
-                    // Nobody could have it killed: tried again after a while.
-                    return self.lose_link(key);
+                if let Some(text) = &busy
+                    && link.lane != Lane::CONTROL
+                {
+                    // Nobody could have it killed: tried again when somebody asks, who is told what the node says.
+                    let at = (node, link.lane);
+                    self.lose_link(key);
+                    if let Some(backoff) = self.backoffs.get_mut(&at) {
+                        backoff.busy = Some((self.now, text.clone()));
+                        backoff.until = self.now + FIRST_PAUSE;
+                    }
+                    return;
                 }
+                let busy = busy.is_some();
                 if !busy && let Some(fences) = self.fences.get_mut(&node) {
                     fences.retain(|fence| !killed.contains(fence));
                 }

@@ -287,6 +287,7 @@ pub struct Engine {
     next_housekeeping: Instant,
     split: Split,
     script_memory: scripts::Memory,
+    pace: long_scripts::Pace,
     positions: Vec<u32>,
     made: Vec<u8>,
     limits: Limits,
@@ -374,6 +375,7 @@ impl Engine {
             next_housekeeping: now,
             split: Split::default(),
             script_memory: scripts::Memory::default(),
+            pace: long_scripts::Pace::default(),
             positions: Vec::new(),
             made: Vec::new(),
             limits,
@@ -456,6 +458,7 @@ impl Engine {
 
     /// A client's connection ended or broke: what it still had outstanding is answered to nobody.
     pub fn client_gone(&mut self, key: ClientKey) {
+        self.forget_trial(key);
         self.forget_tracking(key);
         self.enabling.remove(&key);
         if self.clients.get(key).is_some_and(|client| client.standing.is_some()) {

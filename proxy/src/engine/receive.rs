@@ -193,6 +193,7 @@ impl Engine {
             let refusal = if let Event::Error(reply) = event { reply } else { b"" };
             return self.info_answered(&entry, refusal);
         }
+        self.spoil_trial(entry.client, event);
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         let attempt = client.work.as_deref_mut().and_then(|work| {
             let current =

@@ -17,7 +17,7 @@ use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::{Args as _, Command, Scripts};
 use crate::plan::{Event, Merge, Part, RequestArgs, ScriptCall, script_call, with_queued};
-use crate::scripts::Sha;
+use crate::scripts::{ScriptName, Sha};
 use crate::session::{FanKind, PendingFlags, Task};
 use crate::topology::Cluster;
 
@@ -25,7 +25,7 @@ use crate::topology::Cluster;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Texts that are in the table, by a few of their bytes.
-    kept: HashMap<u64, Arc<[u8]>>,
+    kept: HashMap<u64, (Arc<[u8]>, Sha)>,
     bytes: usize,
     /// The table's counts, as of when this was true.
     flushes: u64,
@@ -40,8 +40,18 @@ const MOST_SCRIPTS: usize = 10_000;
 const NOSCRIPT: &[u8] = b"-NOSCRIPT No matching script. Please use EVAL.\r\n";
 
 impl Engine {
-    /// A script is about to be sent to the owner of `slot`.
+    /// What a request calls; the text of an EVAL is known from now on. None: nothing that can be a script.
     #[inline(never)]
+    pub(super) fn meet_script(&mut self, words: &RequestArgs<'_>) -> Option<ScriptName> {
+        self.heed_flushes();
+        match script_call(words) {
+            Some(ScriptCall::Text(text)) => Some(ScriptName::Script(self.remember_evaluated(text))),
+            Some(ScriptCall::Sha(hex)) => Sha::parse(hex).map(ScriptName::Script),
+            None => Some(ScriptName::function(words.word(1))),
+        }
+    }
+
+    /// A script that was met is about to be sent to the owner of `slot`.
     pub(super) fn before_script(
         &mut self,
         key: ClientKey,
@@ -49,24 +59,19 @@ impl Engine {
         slot: Slot,
         words: &RequestArgs<'_>,
     ) {
-        self.heed_flushes();
         let Some(owner) = cluster.topology.owner(slot) else { return };
         // For SCRIPT KILL: once the script runs, it is too late to introduce oneself.
         self.route(Lane::CONTROL, owner);
-        match script_call(words) {
-            Some(ScriptCall::Text(text)) => self.remember_evaluated(text),
-            Some(ScriptCall::Sha(hex)) => {
-                let Some(lane) = self.clients.get(key).map(|client| client.lane) else { return };
-                let link = self.routes[lane.index()][usize::from(owner)];
-                if let Some(sha) = Sha::parse(hex) {
-                    self.give_script(link, sha);
-                }
+        if let Some(ScriptCall::Sha(hex)) = script_call(words) {
+            let Some(lane) = self.clients.get(key).map(|client| client.lane) else { return };
+            let link = self.routes[lane.index()][usize::from(owner)];
+            if let Some(sha) = Sha::parse(hex) {
+                self.give_script(link, sha);
             }
-            None => {}
         }
     }
 
-    /// A transaction with scripts is about to be sent to the owner of `slot`.
+    /// A transaction whose scripts were met is about to be sent to the owner of `slot`.
     pub(super) fn before_scripts(&mut self, key: ClientKey, cluster: &Cluster, slot: Slot, requests: &[u8]) {
         for range in request_ranges(requests) {
             with_queued(&requests[range], |words| self.before_script(key, cluster, slot, words));
@@ -119,23 +124,26 @@ impl Engine {
     }
 
     /// Keeps the text of an EVAL, which a standalone would know by its SHA1 from then on.
-    fn remember_evaluated(&mut self, text: &[u8]) {
+    fn remember_evaluated(&mut self, text: &[u8]) -> Sha {
         let memory = &mut self.script_memory;
         let fingerprint = fingerprint(text);
-        if memory.kept.get(&fingerprint).is_some_and(|kept| **kept == *text) {
-            return;
+        if let Some((kept, sha)) = memory.kept.get(&fingerprint)
+            && **kept == *text
+        {
+            return *sha;
         }
         let sha = Sha::of(text);
         self.shared.scripts.remember(sha, text, false);
-        let Some(kept) = self.shared.scripts.text(&sha) else { return };
+        let Some(kept) = self.shared.scripts.text(&sha) else { return sha };
         if memory.bytes + kept.len() > MOST_KEPT {
             memory.kept.clear();
             memory.bytes = 0;
         }
         memory.bytes += kept.len();
-        if let Some(before) = memory.kept.insert(fingerprint, kept) {
+        if let Some((before, _)) = memory.kept.insert(fingerprint, (kept, sha)) {
             memory.bytes -= before.len();
         }
+        sha
     }
 
     /// Forgets what a SCRIPT FLUSH on any worker, or the table's limit, made untrue.
@@ -281,7 +289,7 @@ impl Engine {
 }
 
 /// A number that two texts seldom share: of a few of their bytes, since reading all of them is what it is to save.
-pub(super) fn fingerprint(text: &[u8]) -> u64 {
+fn fingerprint(text: &[u8]) -> u64 {
     const SAMPLES: usize = 16;
     let mut mixed = text.len() as u64;
     for sample in 0..SAMPLES {

@@ -233,7 +233,15 @@ impl Engine {
         let topology = &self.cluster.topology;
         let lane = client.lane;
         let trouble = node.map(|node| topology.node(node).id);
-        let trouble = trouble.and_then(|node| self.backoffs.get(&(node, lane))).map(|backoff| backoff.since);
+        let trouble = trouble.and_then(|node| self.backoffs.get(&(node, lane)));
+        if let Some((at, text)) = trouble.and_then(|backoff| backoff.busy.as_ref())
+            && *at >= waiting
+        {
+            let text = text.clone();
+            self.reply_error(key, text); // as the node would have answered
+            return Flow::Done;
+        }
+        let trouble = trouble.map(|backoff| backoff.since);
         let since = trouble.map_or(waiting, |trouble| trouble.min(waiting));
         if self.now.saturating_duration_since(since) < self.config.failover_timeout {
             return Flow::Wait(Stall::Unreachable);

@@ -161,11 +161,18 @@ impl World {
 
     /// The connection to a node that clients share, or Portico's own.
     pub(super) fn link_of(&self, port: u16, control: bool) -> Option<LinkKey> {
-        let is = |key| {
-            let lane = self.engine.links.get(key).map(|link| link.lane);
-            (lane == Some(Lane::CONTROL)) == control
+        let lane = |key| self.engine.links.get(key).map(|link| link.lane);
+        let is = |key| (lane(key) == Some(Lane::CONTROL)) == control;
+        let all = self.links.iter().filter(|&(&key, &(at, _))| at == port && is(key));
+        all.map(|(key, _)| *key).min_by_key(|&key| lane(key).map(Lane::index))
+    }
+
+    /// The connections to a node that clients have of their own, and on which something is outstanding.
+    pub(super) fn own_links(&self, port: u16) -> Vec<LinkKey> {
+        let own = |key| {
+            self.engine.links.get(key).is_some_and(|link| link.lane.is_leased() && !link.pipe.is_empty())
         };
-        self.links.iter().find(|&(&key, &(at, _))| at == port && is(key)).map(|(key, _)| *key)
+        self.links.iter().filter(|&(&key, &(at, _))| at == port && own(key)).map(|(key, _)| *key).collect()
     }
 
     /// What a node was sent since it was last asked, as words.

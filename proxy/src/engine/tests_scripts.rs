@@ -5,6 +5,7 @@ use std::time::Duration;
 use sha1::Digest as _;
 
 use super::tests::{World, cluster};
+use crate::backend::{Lane, LinkKey};
 
 const LOAD: &str = "*3 SCRIPT LOAD return1";
 const NOSCRIPT: &str = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
@@ -22,6 +23,10 @@ fn world() -> World {
     world.send(client, &["EVAL return1 1 b"]);
     assert_eq!(world.received(7000), "*4 EVAL return1 1 b");
     world.answers(7000, ":1\r\n");
+    world.told(client);
+    world.send(client, &["GET b"]); // on the connection that all share
+    assert_eq!(world.received(7000), "*2 GET b");
+    world.answers(7000, "$-1\r\n");
     world
 }
 
@@ -47,41 +52,114 @@ fn an_evalsha_is_preceded_by_its_script_once_on_each_connection() {
     assert_eq!(world.received(7001), format!("{LOAD} *4 {high}"));
 }
 
+/// Answers the one connection of a client's own.
+fn answer_own(world: &mut World, reply: &str) {
+    let own = world.own_links(7000);
+    assert_eq!(own.len(), 1, "one waits");
+    world.engine.link_input(own[0], reply.as_bytes());
+    world.turn();
+}
+
 #[test]
-fn a_script_that_ran_long_is_called_on_a_connection_of_its_own() {
+fn a_script_has_a_connection_of_its_own_until_it_was_seen_to_end_soon() {
     let mut world = world();
     let (client, other, shared) = (world.client(), world.client(), world.link(7000));
-    let call = "EVAL long 1 b";
-    let run_long = |world: &mut World| {
-        world.pass(Duration::from_millis(110));
+    let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
+    let calls = ["EVAL new 1 b", "FCALL f 1 b"];
+    for call in calls {
+        world.send(client, &[call, "GET b"]);
+        world.send(other, &["GET b"]);
+        assert_eq!(world.received_on(shared), "*2 GET b", "nothing stands behind it");
+        world.engine.link_input(shared, b"$1\r\nx\r\n");
+        answer_own(&mut world, busy);
+        assert_eq!(world.received_on(shared), "*2 GET b", "the next one is everybody's again");
+        world.engine.link_input(shared, b"$1\r\ny\r\n");
+        world.turn();
+        assert_eq!(world.told(client), format!("{busy}$1\r\ny\r\n"));
+        world.send(client, &[call]);
+        assert_eq!(world.received_on(shared), "", "a refusal tells nothing");
+        answer_own(&mut world, ":1\r\n");
+        world.send(client, &[call]);
+        assert_eq!(world.received_on(shared), format!("*4 {call}"));
         world.engine.link_input(shared, b":1\r\n");
         world.turn();
-    };
-    world.send(other, &["GET b"]);
-    run_long(&mut world); // that is no script
-    for _ in 0..2 {
-        world.send(client, &[call]);
-        world.turn();
+        assert_eq!(world.told(client), ":1\r\n:1\r\n");
     }
-    assert_eq!(world.received_on(shared), format!("*2 GET b *4 {call} *4 {call}"));
-    run_long(&mut world);
-    run_long(&mut world);
-    world.told(client);
-    world.send(client, &[call, "GET b"]);
-    let leased = |world: &World, key| world.engine.links.get(key).is_some_and(|link| link.lane.is_leased());
-    let own = *world.links.keys().find(|key| leased(&world, **key)).expect("it has one");
-    assert_eq!(world.received_on(own), format!("*4 {call}"));
-    world.send(other, &["GET b", "EVAL short 1 b"]);
-    assert_eq!(world.received_on(shared), "*2 GET b *4 EVAL short 1 b");
-    world.engine.link_input(own, b":2\r\n");
+    // What a name stands for may be another function.
+    world.send(other, &["FUNCTION FLUSH"]);
+    assert_eq!(world.received_on(shared), "*2 FUNCTION FLUSH");
+    world.engine.link_input(shared, b"+OK\r\n");
     world.turn();
-    assert_eq!(world.told(client), ":2\r\n");
-    assert_eq!(world.received_on(shared), "*2 GET b", "the next one is everybody's again");
+    world.send(client, &calls);
+    assert_eq!(world.received_on(shared), "*4 EVAL new 1 b");
+    world.engine.link_input(shared, b":1\r\n");
+    world.turn();
+    answer_own(&mut world, ":1\r\n");
+}
+
+#[test]
+fn a_transaction_with_a_script_that_was_never_seen_has_a_connection_of_its_own() {
+    let mut world = world();
+    let (client, shared) = (world.client(), world.link(7000));
+    let transaction = ["MULTI", "EVAL new 1 b", "SET b 1", "EXEC"];
+    world.send(client, &transaction);
+    assert_eq!(world.received_on(shared), "");
+    answer_own(&mut world, "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n+OK\r\n");
+    assert!(world.told(client).ends_with("*2\r\n:1\r\n+OK\r\n"));
+    world.send(client, &transaction);
+    assert_eq!(world.received_on(shared), "*1 MULTI *4 EVAL new 1 b *3 SET b 1 *1 EXEC");
+}
+
+#[test]
+fn a_script_that_runs_long_has_a_connection_of_its_own() {
+    let mut world = world();
+    let (client, other, shared) = (world.client(), world.client(), world.link(7000));
+    let call = "EVAL return1 1 b";
+    world.send(client, &[call, "GET b"]);
+    assert_eq!(world.received_on(shared), format!("*4 {call} *2 GET b"), "it was seen to end soon");
+    world.pass(Duration::from_millis(110));
+    world.pass(Duration::from_millis(110));
+    // Nothing more stands behind it.
+    world.send(other, &["GET b"]);
+    let takes_its_place = |key: &&LinkKey| {
+        let link = world.engine.links.get(**key).expect("it is there");
+        !link.lane.is_leased() && link.lane != Lane::CONTROL && **key != shared && world.links[*key].0 == 7000
+    };
+    let second = *world.links.keys().find(takes_its_place).expect("there is another");
+    assert_eq!(world.received_on(second), "*2 GET b");
+    world.send(client, &["GET b"]);
+    assert_eq!(world.received_on(second), "", "in the client's order");
+    world.engine.link_input(shared, b":1\r\n$1\r\nx\r\n");
+    world.turn();
+    assert_eq!(world.told(client), ":1\r\n$1\r\nx\r\n");
+    assert_eq!(world.received_on(second), "*2 GET b");
+    world.engine.link_input(second, b"$1\r\nx\r\n$1\r\nx\r\n");
+    world.turn();
+    world.send(client, &[call]);
+    assert_eq!(world.received_on(second), "");
+    world.pass(Duration::from_millis(110));
+    world.pass(Duration::from_millis(110));
+    assert!(world.engine.links.get(shared).is_none(), "it is done with");
+    answer_own(&mut world, ":1\r\n");
     // Nobody has seen it run long since.
-    world.engine.link_input(shared, b"$-1\r\n:1\r\n$-1\r\n");
     world.pass(Duration::from_secs(61));
     world.send(client, &[call]);
-    assert!(world.received_on(shared).ends_with(&format!("*4 {call}")));
+    answer_own(&mut world, ":1\r\n");
+    world.send(client, &[call]);
+    assert_eq!(world.received_on(second).split(' ').take(2).collect::<String>(), "*1PING");
+}
+
+#[test]
+fn few_scripts_are_tried_at_a_time() {
+    let mut world = world();
+    let clients: Vec<_> = (0..40).map(|_| world.client()).collect();
+    clients.iter().for_each(|client| world.send(*client, &["EVAL new 1 b"]));
+    let own = world.own_links(7000);
+    assert_eq!(own.len(), 16);
+    world.engine.link_input(own[0], b":1\r\n");
+    world.turn();
+    // Now it is known to end soon.
+    assert_eq!(world.received(7000), ["*4 EVAL new 1 b"; 24].join(" "));
 }
 
 #[test]

@@ -4,9 +4,11 @@
 //! as one request, so that nothing comes between and no connection has to be reserved. Keys are watched on
 //! connections of the client's own.
 
+use portico_resp::is_error;
 use portico_slots::{NodeId, Slot, slot};
 
 use super::Engine;
+use super::long_scripts::scripts_in;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
 use crate::command::{Args, Command, Flags, Handling, Transaction};
@@ -220,6 +222,27 @@ impl Engine {
         transaction: &session::Transaction,
         watched: &[Slot],
     ) -> Flow {
+        if !transaction.scripts {
+            return self.put_transaction(key, cluster, slot, traits, transaction, watched);
+        }
+        let short = self.all_end_soon(&transaction.requests);
+        let alone = match self.lane_for_scripts(key, cluster, slot, short) {
+            Ok(alone) => alone,
+            Err(stall) => return Flow::Wait(stall),
+        };
+        let flow = self.put_transaction(key, cluster, slot, traits, transaction, watched);
+        if alone { self.sent_alone(key, flow, || scripts_in(&transaction.requests)) } else { flow }
+    }
+
+    fn put_transaction(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        slot: Slot,
+        traits: Traits,
+        transaction: &session::Transaction,
+        watched: &[Slot],
+    ) -> Flow {
         let owner = |slot| cluster.topology.owner(slot);
         // Before anything is put together: it is looked often whether a node is back.
         let link = match self.ready(key, owner(slot), slot) {
@@ -256,6 +279,9 @@ impl Engine {
         reply: &[u8],
         request: &[u8],
     ) {
+        if is_error(reply) {
+            self.spoil_trial(entry.client, Event::Error(reply));
+        }
         let said = entry.flags.has(RequestFlags::CACHING);
         let keyed = || count_keyed(&self.cluster.table, request);
         match transaction_outcome(refused, reply, keyed) {

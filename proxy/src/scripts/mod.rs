@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-pub use long::LongScripts;
+pub use long::{LongScripts, ScriptName};
 pub use sha::Sha;
 
 /// All texts together, in bytes; the oldest make room.

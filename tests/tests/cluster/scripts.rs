@@ -175,8 +175,7 @@ fn script_kill_ends_a_running_script_while_others_wait() -> Result<()> {
     kills.expect("FUNCTION KILL", "-NOTBUSY No scripts in execution right now.\r\n")?;
     waits.expect("SET a 1", "+OK\r\n")?;
     runs.request(&["EVAL", "while true do end", "1", "a"])?;
-    sleep(Duration::from_millis(300));
-    waits.request(&["GET", "a"])?;
+    until(&mut waits, "GET a", "-BUSY")?;
     // Other nodes are not concerned.
     kills.expect("SET b 1", "+OK\r\n")?;
     kills.expect(
@@ -187,7 +186,7 @@ fn script_kill_ends_a_running_script_while_others_wait() -> Result<()> {
     kills.expect("SCRIPT KILL", "+OK\r\n")?;
     let killed = String::from_utf8(runs.reply()?)?;
     ensure!(killed.contains("Script killed by user with SCRIPT KILL"), "{killed}");
-    ensure!(waits.reply()? == b"$1\r\n1\r\n");
+    waits.expect("GET a", "$1\r\n1\r\n")?;
     runs.expect("GET a", "$1\r\n1\r\n")?;
     // A script that has written is not killed; this one ends by itself.
     let writes = "redis.call('SET', KEYS[1], 2) local function now() local t = redis.call('TIME') \
@@ -198,6 +197,70 @@ fn script_kill_ends_a_running_script_while_others_wait() -> Result<()> {
     ensure!(runs.reply()? == b"$-1\r\n");
     waits.expect("GET a", "$1\r\n2\r\n")?;
     kills.expect("SCRIPT KILL", "-NOTBUSY No scripts in execution right now.\r\n")
+}
+
+/// What is endless is so when it is run for the first time, however it is called.
+#[test]
+fn behind_an_endless_script_others_are_told_that_the_node_is_busy() -> Result<()> {
+    const BUSY: &str =
+        "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
+    let cluster = Cluster::start(options())?;
+    let portico = Portico::start(&cluster, &["--cross-slot", "emulate"])?;
+    let (mut other, mut kills) = (portico.client()?, portico.client()?);
+    let library = "#!lua name=lib\nredis.register_function{function_name='spin', callback=function() while true do \
+                   end end, flags={'no-writes'}}";
+    ensure!(kills.call(&["FUNCTION", "LOAD", library])? == b"$3\r\nlib\r\n");
+    let loaded = kills.call(&["SCRIPT", "LOAD", "while 1 do end"])?;
+    let sha = String::from_utf8_lossy(&loaded[5..45]).into_owned();
+    let calls: [(&str, &[&[&str]]); 6] = [
+        ("SCRIPT KILL", &[&["EVAL", "while true do end", "1", "a"]]),
+        ("SCRIPT KILL", &[&["EVAL_RO", "while true do local x end", "1", "a"]]),
+        ("SCRIPT KILL", &[&["EVALSHA", &sha, "1", "a"]]),
+        ("FUNCTION KILL", &[&["FCALL", "spin", "1", "a"]]),
+        ("SCRIPT KILL", &[&["MULTI"], &["EVAL", "repeat until false", "1", "a"], &["EXEC"]]),
+        ("SCRIPT KILL", &[&["MULTI"], &["GET", "b"], &["EVAL", "repeat until nil", "1", "a"], &["EXEC"]]),
+    ];
+    for (kill, calls) in calls {
+        other.expect("GET a", "$-1\r\n")?;
+        let (mut runs, mut new) = (portico.client()?, portico.client()?);
+        runs.send(&calls.iter().flat_map(|call| encode(call)).collect::<Vec<u8>>())?;
+        for client in [&mut other, &mut new] {
+            let busy = until(client, "GET a", "-BUSY")?;
+            ensure!(busy.contains(kill), "{calls:?}: {busy}");
+        }
+        // Its connection is to be opened only now.
+        if new.hello3().is_ok() {
+            let asked = Instant::now();
+            let busy = new.text("GET a")?;
+            ensure!(busy.contains("BUSY") && busy.contains(kill), "{calls:?}: {busy}");
+            ensure!(asked.elapsed() < Duration::from_secs(2), "{calls:?}: {:?}", asked.elapsed());
+        }
+        other.expect("SET b 1", "+OK\r\n")?;
+        other.expect("DEL b", ":1\r\n")?;
+        kills.expect(kill, "+OK\r\n")?;
+        let killed = runs.replies(calls.len())?.pop().context("the last reply")?;
+        ensure!(String::from_utf8_lossy(&killed).contains("killed by user"), "{calls:?}");
+    }
+    // Without keys it runs at one of the masters.
+    let mut runs = portico.client()?;
+    runs.request(&["EVAL", "while not nil do end", "0"])?;
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !KEYS.iter().any(|key| other.text(&format!("GET {key}")).is_ok_and(|reply| reply.contains("BUSY")))
+    {
+        ensure!(Instant::now() < deadline, "no node is busy");
+    }
+    kills.expect("SCRIPT KILL", "+OK\r\n")?;
+    // One that was seen to end soon, and then does not.
+    let text = "while ARGV[1] == 'on' do end return 1";
+    ensure!(other.call(&["EVAL", text, "1", "a", "off"])? == b":1\r\n");
+    ensure!(other.call(&["EVAL", text, "1", "a", "off"])? == b":1\r\n");
+    let mut runs = portico.client()?;
+    runs.request(&["EVAL", text, "1", "a", "on"])?;
+    sleep(Duration::from_millis(400));
+    let asked = Instant::now();
+    ensure!(other.text("GET a")?.replace("\\r\\n", "\r\n") == BUSY);
+    ensure!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    kills.expect("SCRIPT KILL", "+OK\r\n")
 }
 
 #[test]
