@@ -1,6 +1,6 @@
 //! A reply too large to keep: passed to its client as it comes, in bounded memory.
 
-use super::{Effect, Engine, LinkState};
+use super::{Effect, Engine, LARGE, LinkState};
 use crate::backend::{ClientKey, InFlight, LinkKey, RequestFlags};
 use crate::session::{ClientFlags, PendingFlags};
 
@@ -53,10 +53,12 @@ impl Engine {
             pending.flags = pending.flags.with(PendingFlags::STREAMING);
         }
         self.counters.large_replies += 1;
+        link.learn(LARGE);
         let returns = matches!(link.state, LinkState::Ready) && link.leased_to.is_none();
         link.passing = Some(entry.client);
         if let Some(client) = self.clients.get_mut(entry.client) {
             client.flags.set(ClientFlags::PASSING);
+            client.learn(LARGE);
         }
         // A client waits for nobody but itself on a lane of its own, and what it watches is watched there.
         if !link.lane.is_leased() {

@@ -359,6 +359,9 @@ impl Engine {
         if self.pool.fans.len() < super::Pool::MOST && fan.parts.replies.capacity() < 1 << 20 {
             self.pool.fans.push(fan);
         }
+        if let Some(client) = self.clients.get_mut(key) {
+            client.learn(made.len());
+        }
         if let Some(client) = self.clients.get_mut(key)
             && let Some(work) = client.work.as_deref_mut()
             && let Some(pending) = work.queue.complete(seq, &made, &mut work.out)

@@ -219,6 +219,9 @@ impl Engine {
             }
             return; // woken by its end, no sooner
         }
+        if stall == Stall::Unread {
+            return; // woken when it reads
+        }
         if client.flags.set(ClientFlags::LISTED) {
             self.stalled.push(key);
         }

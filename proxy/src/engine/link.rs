@@ -53,6 +53,8 @@ pub struct Link {
     pub identity: Identity,
     /// When it last moved: connected, was given a request while idle, or received something.
     pub moved: Instant,
+    /// Bytes that a reply on it takes on average.
+    pub typical: u32,
     /// The client whose large reply is passing through.
     pub passing: Option<ClientKey>,
     /// Nothing is read from it until its client has drained what it has.
@@ -66,6 +68,20 @@ pub struct Link {
 }
 
 impl Link {
+    /// A reply on it took so many bytes.
+    #[inline]
+    pub fn learn(&mut self, len: usize) {
+        let len = len as u32;
+        self.typical = self.typical - self.typical / 16 + len / 16;
+    }
+
+    /// Bytes of replies that are on their way, as far as can be told.
+    #[inline]
+    #[must_use]
+    pub fn expected(&self) -> u64 {
+        self.pipe.len() as u64 * u64::from(self.typical)
+    }
+
     /// Whether it takes new requests from everybody.
     #[must_use]
     pub fn is_shared_and_ready(&self) -> bool {

@@ -206,6 +206,7 @@ impl Engine {
             leased_to,
             identity: Identity::default(),
             moved: self.now,
+            typical: 0,
             passing: None,
             throttled: false,
             scripts: std::collections::HashSet::new(),

@@ -403,6 +403,7 @@ impl Engine {
             writes: 0,
             multi_key: 0,
             in_flight: 0,
+            typical: Client::UNKNOWN,
             write_link: LinkKey::default(),
             stall: None,
             heard: self.seconds(),

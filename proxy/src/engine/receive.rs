@@ -87,6 +87,7 @@ impl Engine {
         if link.pipe.in_group() {
             return self.group_reply(key, reply);
         }
+        link.learn(reply.len());
         let leased = link.leased_to.is_some();
         let Some((entry, range)) = link.pipe.answered() else { return self.unasked(key, reply) };
         if is_error(reply) {
@@ -247,6 +248,7 @@ impl Engine {
     pub(super) fn answer(&mut self, entry: &InFlight, reply: &[u8]) {
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         client.in_flight = client.in_flight.saturating_sub(1);
+        client.learn(reply.len());
         let Some(work) = client.work.as_deref_mut() else { return };
         if entry.part != InFlight::WHOLE {
             return self.part_answered(entry, reply);

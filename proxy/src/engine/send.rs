@@ -87,6 +87,8 @@ struct Place {
     /// Some slot is being moved.
     guarded: bool,
     order: PipelineOrder,
+    /// Bytes of replies to this client that may be on their way.
+    share: u64,
 }
 
 /// Why a client's request has to wait before it may go to its place, if it has to. `open`: whether the slot is.
@@ -97,7 +99,9 @@ fn gate(client: &Client, place: Place, traits: Traits, open: impl FnOnce() -> bo
     if outstanding == 0 {
         return None;
     }
-    if outstanding >= Engine::MOST_OUTSTANDING {
+    if outstanding >= Engine::MOST_OUTSTANDING
+        || u64::from(outstanding) * u64::from(client.typical) > place.share
+    {
         return Some(Stall::Order);
     }
     match place.order {
@@ -149,6 +153,12 @@ impl Engine {
     pub(super) const MOST_ON_LINK: usize = 8 << 20;
     /// Requests of one client that may be outstanding; more of its pipeline stays unread.
     pub(super) const MOST_OUTSTANDING: u32 = 4096;
+    /// Bytes of replies to one client that may be on their way, but for its oldest request's.
+    const SHARE: u64 = 1 << 20;
+    /// Bytes of replies on one connection above which each client has one request on its way.
+    const MOST_EXPECTED: u64 = 8 << 20;
+    /// Bytes that a client has not read above which none of its reads is sent.
+    pub(super) const MOST_UNREAD: usize = 1 << 20;
     /// A client that waits goes on below this many.
     pub(super) const RESUME_AT: u32 = Self::MOST_OUTSTANDING / 2;
 
@@ -171,6 +181,9 @@ impl Engine {
         request: &[u8],
     ) -> Flow {
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
+        if traits.flags.has(RequestFlags::READONLY) && client.untold() > Self::MOST_UNREAD {
+            return Flow::Wait(Stall::Unread);
+        }
         let lane = lane.unwrap_or(client.lane);
         let link_key = self.routes[lane.index()][usize::from(owner)];
         let Some(link) = self.links.get_mut(link_key) else {
@@ -181,7 +194,10 @@ impl Engine {
             return Flow::Wait(Stall::Backpressure);
         }
         let open = || self.cluster.topology.is_open(slot) || self.opened.contains_key(&slot);
-        let place = Place { slot, link: link_key, guarded: self.guarded, order: self.config.pipeline_order };
+        // On a connection with much on its way, a client has one request.
+        let share = if link.expected() < Self::MOST_EXPECTED { Self::SHARE } else { 0 };
+        let (guarded, order) = (self.guarded, self.config.pipeline_order);
+        let place = Place { slot, link: link_key, guarded, order, share };
         if let Some(stall) = gate(client, place, traits, open) {
             return Flow::Wait(stall);
         }
@@ -259,13 +275,17 @@ impl Engine {
         slots: impl Iterator<Item = Slot>,
     ) -> Option<Stall> {
         let client = self.clients.get(key)?;
+        let reads = traits.flags.has(RequestFlags::READONLY);
+        if reads && client.untold() > Self::MOST_UNREAD {
+            return Some(Stall::Unread);
+        }
         let work = client.work.as_deref()?;
         let outstanding = work.queue.outstanding_count();
         if outstanding == 0 {
             return None;
         }
-        let reads = traits.flags.has(RequestFlags::READONLY);
         let waits = client.flags.has(ClientFlags::CAREFUL)
+            || u64::from(outstanding) * u64::from(client.typical) > Self::SHARE
             || client.multi_key > 0 && !(reads && client.writes == 0)
             || outstanding >= Self::MOST_OUTSTANDING
             || self.config.pipeline_order == PipelineOrder::Strict

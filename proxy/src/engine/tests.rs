@@ -2,6 +2,7 @@
 
 mod pubsub;
 mod tracking;
+mod unread;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(super) struct World {
     /// What each node was sent and has not answered, and where.
     pub(super) links: HashMap<LinkKey, (u16, Vec<u8>)>,
     told: HashMap<ClientKey, Vec<u8>>,
+    /// Clients that read nothing.
+    deaf: Vec<ClientKey>,
     /// Nodes that cannot be connected to.
     down: Vec<u16>,
 }
@@ -67,7 +70,7 @@ impl World {
         let config = Arc::new(Config::default());
         let shared = Arc::new(Shared::new(&config, 1, now, SystemTime::UNIX_EPOCH));
         let engine = Engine::new(config, shared, 0, Arc::clone(&cluster), now);
-        Self { engine, now, cluster, links: HashMap::new(), told: HashMap::new(), down: Vec::new() }
+        Self { engine, now, cluster, links: HashMap::new(), told: HashMap::new(), deaf: Vec::new(), down: Vec::new() }
     }
 
     pub(super) fn client(&mut self) -> ClientKey {
@@ -109,6 +112,9 @@ impl World {
                 client.flags.clear(crate::session::ClientFlags::DIRTY);
                 if client.flags.has(crate::session::ClientFlags::AGENT) {
                     self.engine.agent_told(key);
+                    continue;
+                }
+                if self.deaf.contains(&key) {
                     continue;
                 }
                 let bytes = client.work.as_deref().map_or(Vec::new(), |work| work.out[work.told..].to_vec());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Effect, Engine, Link, LinkState};
 use crate::backend::{ClientKey, Lane, LinkKey};
-use crate::session::{Client, ClientFlags};
+use crate::session::{Client, ClientFlags, Stall};
 use crate::topology::Cluster;
 
 /// How often connections are looked at.
@@ -284,8 +284,16 @@ impl Engine {
             work.out.drain(..work.told);
             work.told = 0;
         }
+        let reads = work.untold() < Self::MOST_UNREAD / 2;
         let closing = client.flags.has(ClientFlags::CLOSING) && work.queue.is_empty() && work.out.is_empty();
         let done = work.is_done();
+        if client.flags.has(ClientFlags::STALLED)
+            && reads
+            && matches!(client.stall, Some((Stall::Unread, _)))
+            && client.flags.set(ClientFlags::AWOKEN)
+        {
+            self.awoken.push(key);
+        }
         if client.flags.has(ClientFlags::THROTTLING) && self.drained(key) {
             if let Some(client) = self.clients.get_mut(key) {
                 client.flags.clear(ClientFlags::THROTTLING);

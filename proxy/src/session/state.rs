@@ -130,6 +130,8 @@ pub enum Stall {
     Backpressure,
     /// CLIENT PAUSE; ends with it. The client is read on, so that one that goes away is noticed at once.
     Paused,
+    /// The client has not read what it was told; ends when it does. It is read on: it may want to send all first.
+    Unread,
 }
 
 /// What `CLIENT LIST` tells of a client that the fast path does not need.
@@ -244,6 +246,8 @@ pub struct Client {
     pub write_link: LinkKey,
     /// Requests, or parts of them, that are on the way to nodes.
     pub in_flight: u32,
+    /// Bytes that a reply to it takes: more than it takes most of the time, for that is what may come.
+    pub typical: u32,
     /// When and why its next request could not be sent.
     pub stall: Option<(Stall, Instant)>,
     /// When it was last heard, in seconds of the engine's clock.
@@ -259,6 +263,9 @@ pub struct Client {
 }
 
 impl Client {
+    /// What is taken for typical of a client of which nothing is known.
+    pub const UNKNOWN: u32 = 32 << 10;
+
     /// Whether it waits for something that may never come.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -274,7 +281,23 @@ impl Client {
     /// Whether it is read on though its next request waits.
     #[must_use]
     pub fn is_read_on(&self) -> bool {
-        self.flags.has(ClientFlags::BLOCKED) || self.is_paused()
+        let reads = matches!(self.stall, Some((Stall::Paused | Stall::Unread, _)));
+        self.flags.has(ClientFlags::BLOCKED) || self.flags.has(ClientFlags::STALLED) && reads
+    }
+
+    /// A reply to it took so many bytes.
+    #[inline]
+    pub fn learn(&mut self, len: usize) {
+        let len = len as u32;
+        self.typical = if len >= self.typical { len } else { self.typical - (self.typical - len) / 16 };
+    }
+
+    /// Replies to it that the kernel has not taken, in bytes; none count of Portico's own.
+    #[inline]
+    #[must_use]
+    pub fn untold(&self) -> usize {
+        let work = self.work.as_deref().filter(|_| !self.flags.has(ClientFlags::AGENT));
+        work.map_or(0, Work::untold)
     }
 
     /// Whether nothing of it is outstanding.
