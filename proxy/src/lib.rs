@@ -9,6 +9,9 @@ pub mod sandbox;
 
 pub mod logging;
 
+pub mod descriptors;
+pub mod signals;
+
 pub mod command;
 
 pub mod scripts;

@@ -6,11 +6,11 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 use mio::{Poll, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::command::Table;
 use crate::config::Config;
+use crate::descriptors;
+use crate::signals::{self, Signals};
 use crate::stats::Shared;
 use crate::topology::{Cluster, RefreshRequests, Refresher, SharedCluster};
 use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptions};
@@ -22,15 +22,15 @@ use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptio
 ///
 /// # Errors
 /// An address cannot be listened on, or the system refuses threads, signals or event queues.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(mut config: Config, signals: Signals) -> anyhow::Result<()> {
+    let most_clients = descriptors::reserve(&mut config)?;
     let config = Arc::new(config);
     let workers = config.workers;
     let shared = Arc::new(Shared::new(&config, workers, Instant::now(), SystemTime::now()));
     let cluster = Arc::new(SharedCluster::from_pointee(Cluster::unknown(Arc::new(Table::builtin()))));
     let refresh = RefreshRequests::default();
-    shared.settings.set_most_clients(raise_file_limit(&config));
+    shared.settings.set_most_clients(most_clients);
     let mut listeners = listen(&config)?;
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
 
     let mut parts = Vec::new();
     let mut posts: Vec<Post> = Vec::new();
@@ -60,19 +60,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         threads.push(thread);
     }
 
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut asked = false;
-        for signal in signals.forever() {
-            if asked {
-                tracing::warn!(signal, "told to end a second time: ending at once");
-                std::process::exit(1);
-            }
-            asked = true;
-            tracing::info!(signal, "told to end: answering what was received");
-            shared.stop();
-            posts.iter().for_each(|post| post.send(Message::Stop));
-        }
-    })?;
+    let stop = move || {
+        shared.stop();
+        posts.iter().for_each(|post| post.send(Message::Stop));
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(move || signals::heed(signals, stop))?;
     for thread in threads {
         match thread.join() {
             Ok(ended) => ended.context("a worker failed")?,
@@ -84,35 +76,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("Portico is now ready to exit, bye bye...");
     Ok(())
-}
-
-/// Makes room for `maxclients` connections, as redis-server does, and for as many more as the system lets CONFIG SET
-/// ask for; says so if it cannot. Returns how many clients there is room for.
-fn raise_file_limit(config: &Config) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    /// Listeners, event queues, the log, and a connection a worker, node and protocol.
-    const BESIDES_CLIENTS: u64 = 1024;
-    /// Room for as many clients as `maxclients` can be set to.
-    const MOST_FILES: u64 = 1_000_000 + BESIDES_CLIENTS;
-    let wanted = config.maxclients as u64 + BESIDES_CLIENTS;
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
-    let mut possible = limit.current.unwrap_or(MOST_FILES);
-    for files in [most, most.min(wanted)] {
-        let raise = Rlimit { current: Some(files), maximum: limit.maximum };
-        if possible < files && setrlimit(Resource::Nofile, raise).is_ok() {
-            possible = files;
-        }
-    }
-    let clients = possible.saturating_sub(BESIDES_CLIENTS);
-    if possible < wanted {
-        tracing::warn!(
-            maxclients = config.maxclients,
-            clients,
-            "the limit of open files is too low for maxclients"
-        );
-    }
-    usize::try_from(clients).unwrap_or(usize::MAX)
 }
 
 fn listen(config: &Config) -> anyhow::Result<Vec<Listener>> {

@@ -6,11 +6,14 @@ mod say;
 mod slot;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{ArgMatches, Command};
 
 use crate::config::{self, Config, Remark, SETTINGS, Setting};
+use crate::signals::{self, Signals};
 use crate::{logging, serve};
 
 const AFTER_HELP: &str = "\
@@ -26,7 +29,14 @@ Sizes are bytes, or in redis.conf's units: 1k is 1000 bytes, 1kb is 1024, and so
 /// Runs the program with its own arguments. 0: done; 1: it failed, and standard error says why.
 #[must_use]
 pub fn run() -> ExitCode {
-    let matches = match command().try_get_matches() {
+    let command = command();
+    // Before anything else: a signal that comes while the settings are read ends it as any other does.
+    let serves = !std::env::args().nth(1).is_some_and(|first| {
+        let other = command.get_subcommands().map(Command::get_name).find(|name| *name == first);
+        other.is_some_and(|name| name != "serve")
+    });
+    let signals = serves.then(signals::handle);
+    let matches = match command.try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
             let failed = error.use_stderr();
@@ -36,11 +46,11 @@ pub fn run() -> ExitCode {
         }
     };
     let result = match matches.subcommand() {
-        None => serve(&matches),
+        None => serve(&matches, signals),
         Some(("check", matches)) => load(matches).and_then(|config| check::run(&config)),
         Some(("slot", matches)) => slot::run(matches),
         Some(("sandbox", matches)) => sandbox::run(matches),
-        Some((_serve, matches)) => serve(matches),
+        Some((_serve, matches)) => serve(matches, signals),
     };
     result.unwrap_or_else(|error| {
         if !say::nobody_reads(&error) {
@@ -94,7 +104,8 @@ fn load(matches: &ArgMatches) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn serve(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+fn serve(matches: &ArgMatches, signals: Option<io::Result<Signals>>) -> anyhow::Result<ExitCode> {
+    let signals = signals.unwrap_or_else(signals::handle).context("cannot handle signals")?;
     let config = load(matches)?;
     logging::init(&config)?;
     for Remark { warning, text } in &config.remarks {
@@ -104,7 +115,7 @@ fn serve(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             tracing::info!("{text}");
         }
     }
-    serve::run(config)?;
+    serve::run(config, signals)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -52,6 +52,8 @@ pub struct Config {
     pub max_leases: usize,
     /// Zero: idle clients stay.
     pub timeout: Duration,
+    /// How long clients that do not read keep the process from ending.
+    pub shutdown_timeout: Duration,
     pub workers: usize,
 
     pub nodes: Vec<Address>,
@@ -99,6 +101,7 @@ impl Default for Config {
             maxclients: 10_000,
             max_leases: 10_000,
             timeout: Duration::ZERO,
+            shutdown_timeout: Duration::from_secs(10),
             workers: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().min(table::MAX_WORKERS)),
 

@@ -87,6 +87,14 @@ pub static SETTINGS: &[Setting] = &[
     )
     .under(CLIENTS),
     Setting::new(
+        "shutdown-timeout",
+        "seconds",
+        "Told to end, wait so long for what was received to be answered and for clients to read it",
+        |config, text| seconds(text).map(|time| config.shutdown_timeout = time),
+        |config| config.shutdown_timeout.as_secs().to_string(),
+    )
+    .under(CLIENTS),
+    Setting::new(
         "tcp-keepalive",
         "seconds",
         "Probe idle TCP connections after so long; 0: do not",

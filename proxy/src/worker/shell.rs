@@ -5,14 +5,14 @@
 //! directions once, and a read that does not fill the buffer has drained the socket: one system call a read, one a
 //! write, one a turn.
 //!
-//! Who ends what: the thread ends when it was told to stop and its last client is gone; its sockets, its engine and
+//! Who ends what: the thread ends when it was told to stop and its last client is gone, or `shutdown-timeout` is over; its sockets, its engine and
 //! its connections to nodes are dropped with it. A client's socket is dropped by `Effect::CloseClient` or when its
 //! connection broke; a node's by `Effect::CloseLink`.
 
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 use slotmap::{Key, KeyData, SecondaryMap};
@@ -95,6 +95,8 @@ pub struct Shell {
     /// Sockets that were not read to the end, for the next turn.
     again: Vec<Token>,
     pub(super) stopping: bool,
+    /// When it ends whoever is left.
+    stop_by: Option<Instant>,
     pub(super) balance: Balance,
     /// Clients are being handed over.
     pub(super) giving: Option<Giving>,
@@ -154,6 +156,7 @@ impl Shell {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             again: Vec::new(),
             stopping: false,
+            stop_by: None,
             balance: Balance::new(Instant::now()),
             giving: None,
             dirty_links: Vec::new(),
@@ -169,7 +172,9 @@ impl Shell {
         let mut events = Events::with_capacity(1024);
         let mut again = Vec::new();
         loop {
-            let sleep = if self.again.is_empty() { self.engine.sleep() } else { std::time::Duration::ZERO };
+            let sleep = if self.again.is_empty() { self.engine.sleep() } else { Duration::ZERO };
+            let sleep =
+                self.stop_by.map_or(sleep, |by| sleep.min(by.saturating_duration_since(Instant::now())));
             match self.poll.poll(&mut events, Some(sleep)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -192,7 +197,15 @@ impl Shell {
             if self.stopping {
                 self.engine.close_stopped();
                 self.flush();
-                if self.engine.client_count() == 0 {
+                let left = self.engine.client_count();
+                if left > 0 && self.stop_by.is_some_and(|by| now >= by) {
+                    tracing::warn!(
+                        clients = left,
+                        "shutdown-timeout is over: clients are closed that were not told everything"
+                    );
+                    return Ok(());
+                }
+                if left == 0 {
                     return Ok(());
                 }
             }
@@ -504,6 +517,7 @@ impl Shell {
     /// Accepts nobody any more; what has reached this machine already is still served.
     fn stop(&mut self) {
         self.stopping = true;
+        self.stop_by = Instant::now().checked_add(self.options.config.shutdown_timeout);
         self.options.listeners.clear();
         let keys: Vec<ClientKey> = self.clients.keys().collect();
         keys.into_iter().for_each(|key| self.read_client(key, false));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions};
-use portico_tests::{Client, Portico, encode, ensure_timely, on_a_calm_machine};
+use portico_tests::{Binary, Client, Portico, encode, ensure_timely, on_a_calm_machine};
 
 const PASSWORD: &str = "a secret of the node";
 
@@ -184,5 +184,118 @@ fn half_a_large_request_does_not_keep_it() -> Result<()> {
     let status = portico.wait(Duration::from_secs(5))?;
     ensure!(status.success(), "{status}");
     ensure!(half.rest()?.is_empty(), "half a request is answered");
+    Ok(())
+}
+
+/// Whoever does not read is closed when `shutdown-timeout` is over.
+#[test]
+fn a_client_that_never_reads_does_not_keep_it() -> Result<()> {
+    on_a_calm_machine(|| {
+        let cluster = cluster()?;
+        let mut portico = Portico::start(&cluster, &[&flags()[..], &["--shutdown-timeout", "2"]].concat())?;
+        portico.expect_log("shutdown-timeout is over");
+        let (mut deaf, mut other) = (client(&portico)?, client(&portico)?);
+        deaf.call(&["SET", FIRST, &"v".repeat(900_000)])?;
+        deaf.send(&encode(&["GET", FIRST]).repeat(50))?;
+        other.call(&["GET", FIRST])?;
+        let began = Instant::now();
+        portico.signal("TERM")?;
+        ensure!(other.rest()?.is_empty(), "it is closed, and told nothing");
+        ensure!(portico.status()?.is_none(), "it waits for the other");
+        let status = portico.wait(Duration::from_secs(10))?;
+        ensure!(status.success(), "{status}");
+        ensure!(began.elapsed() >= Duration::from_secs(2), "it did not wait");
+        ensure_timely!(began.elapsed() < Duration::from_secs(4), "it took {:?}", began.elapsed());
+        secrets_are_kept(&portico)
+    })
+}
+
+#[test]
+fn no_other_signal_ends_it() -> Result<()> {
+    let cluster = cluster()?;
+    let mut portico = Portico::start(&cluster, &flags())?;
+    let mut client = client(&portico)?;
+    for signal in ["HUP", "USR1", "USR2", "ALRM", "PIPE", "HUP"] {
+        portico.signal(signal)?;
+        sleep(Duration::from_millis(50));
+        client.expect("PING", "+PONG\r\n")?;
+    }
+    portico.wait_for_log("settings are not read again", Duration::from_secs(5))?;
+    portico.wait_for_log("ignored", Duration::from_secs(5))?;
+    portico.signal("TERM")?;
+    let status = portico.wait(Duration::from_secs(5))?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+/// Told to end before it is ready, it ends as it would later, and not by the signal.
+#[test]
+fn told_to_end_while_it_starts_it_ends_cleanly() -> Result<()> {
+    use std::os::unix::process::ExitStatusExt as _;
+    let cluster = cluster()?;
+    let seeds: Vec<String> = cluster.seeds().iter().map(ToString::to_string).collect();
+    let (mut clean, mut early) = (0, 0);
+    for milliseconds in 0..40 {
+        let port = portico::sandbox::Port::reserve()?;
+        let mut child = Binary::command()?
+            .args(["--port", &port.number().to_string(), "--nodes", &seeds.join(",")])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        sleep(Duration::from_micros(milliseconds * 500));
+        let handled = handles_term(child.id());
+        let told = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
+        ensure!(told.success(), "kill");
+        let status = child.wait()?;
+        if handled {
+            ensure!(status.success(), "after {milliseconds} half milliseconds: {status}");
+            clean += 1;
+        } else {
+            ensure!(status.success() || status.signal() == Some(15), "{status}");
+            early += 1;
+        }
+    }
+    ensure!(clean > 10, "{clean} of {} were told after it had begun", clean + early);
+    Ok(())
+}
+
+/// Whether a process has said what it does at SIGTERM.
+fn handles_term(process: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 << 14 != 0)
+}
+
+/// Where there are few open files clients cannot use up those for nodes.
+#[test]
+fn few_open_files_are_shared_out() -> Result<()> {
+    let cluster = cluster()?;
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 200; exec \"$@\"", "sh"]);
+    let portico = Portico::start_by(limited, &cluster, &flags())?;
+    portico.expect_log("maxclients has been reduced");
+    portico.wait_for_log("maxclients has been reduced to 75", Duration::from_secs(5))?;
+    let mut served: Vec<Client> = Vec::new();
+    while served.len() < 200 {
+        let mut next = portico.client()?;
+        if next.call(&["AUTH", "another secret"])?.starts_with(b"-ERR max number of clients") {
+            break;
+        }
+        served.push(next);
+    }
+    ensure!((70..=75).contains(&served.len()), "{} were served", served.len());
+    // Blocked ones have connections to nodes; the others are served beside them.
+    let (blocked, others) = served.split_at_mut(30);
+    blocked.iter_mut().try_for_each(|client| client.request(&["BLPOP", "nothing", "3"]))?;
+    for client in others.iter_mut() {
+        client.expect(&format!("SET {FIRST} 1"), "+OK\r\n")?;
+        client.expect("MGET a b c", "*3\r\n$-1\r\n$-1\r\n$-1\r\n")?;
+    }
+    for client in blocked {
+        ensure!(client.reply()? == b"*-1\r\n", "BLPOP");
+    }
+    drop(served);
+    sleep(Duration::from_millis(200));
+    client(&portico)?.expect(&format!("GET {FIRST}"), "$1\r\n1\r\n")?;
     Ok(())
 }

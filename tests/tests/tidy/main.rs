@@ -9,8 +9,24 @@ const MOST_LINES: usize = 600;
 
 /// The proxy's modules from the bottom up: each imports from those before it.
 const LAYERS: &[&str] = &[
-    "config", "sandbox", "logging", "command", "scripts", "plan", "backend", "pubsub", "session", "stats",
-    "topology", "local", "engine", "worker", "serve", "cli",
+    "config",
+    "sandbox",
+    "logging",
+    "descriptors",
+    "signals",
+    "command",
+    "scripts",
+    "plan",
+    "backend",
+    "pubsub",
+    "session",
+    "stats",
+    "topology",
+    "local",
+    "engine",
+    "worker",
+    "serve",
+    "cli",
 ];
 
 fn root() -> PathBuf {
