@@ -20,7 +20,7 @@ STAGE := @tests/stage.sh
 # What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
-.PHONY: help demo check test test-apps test-stops lint clients apps bench pgo record-costs fuzz clean
+.PHONY: help demo check test test-apps test-stops lint clients apps bench fairness pgo record-costs fuzz clean
 .PHONY: tools-demo tools-check tools-test tools-apps tools-bench
 
 help:
@@ -31,11 +31,12 @@ help:
 	@echo "make test-apps     Celery, RQ, Sidekiq, BullMQ, socket.io and others do real jobs through Portico (APP=\"celery\")"
 	@echo "make test-stops    each master stops in each of four ways while every command is called: minutes"
 	@echo "make bench         what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16\")"
+	@echo "make fairness      what a client's GET takes beside others that ask for much, and at one server (ARGS=\"--runs 1\")"
 	@echo "make pgo           a profile-guided build, $(TARGET)/pgo/portico: needs rustup"
 	@echo "make record-costs  records anew what a request costs (tests/cost); make test compares with it"
 	@echo "make fuzz          the fuzz targets, FUZZ_SECONDS=$(FUZZ_SECONDS) each; needs cargo-fuzz and a nightly compiler"
 	@echo "make clean         removes all that was built"
-	@echo "demo, test, test-apps, test-stops and bench install what they miss where apt-get exists, and say what it is elsewhere."
+	@echo "demo, test, test-apps, test-stops, bench and fairness install what they miss where apt-get exists, and say what it is elsewhere."
 
 demo: tools-demo
 	$(STAGE) "Build (release)" cargo build --release -p portico
@@ -87,6 +88,10 @@ bench: tools-bench $(BENCH)/venv/requirements.txt
 	$(STAGE) "Build (release)" cargo build --release -p portico
 	@echo "== Comparing"
 	@exec bench/run.py --binary $(TARGET)/release/portico --folder $(BENCH) $(ARGS)
+
+fairness: tools-bench
+	$(STAGE) "Build (release)" cargo build --release -p portico
+	@exec bench/fairness.py --binary $(TARGET)/release/portico $(ARGS)
 
 # PORT: where the instrumented build is loaded.
 PORT ?= 7695

@@ -88,9 +88,9 @@ def await_all(ports: list[int], words: list[str], wanted: str) -> None:
         time.sleep(0.1)
 
 
-def start_cluster(stage: Stage, base: int) -> Nodes:
+def start_cluster(stage: Stage, base: int, *more: str) -> Nodes:
     ports = [base + 1 + number for number in range(MASTERS)]
-    pids = tuple(redis(stage, port, "--cluster-enabled", "yes") for port in ports)
+    pids = tuple(redis(stage, port, "--cluster-enabled", "yes", *more) for port in ports)
     nodes = Nodes(ports, pids)
     await_all(ports, ["ping"], "PONG")
     run(["redis-cli", "--cluster", "create", *nodes.addresses(), "--cluster-yes"])

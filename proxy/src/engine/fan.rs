@@ -59,6 +59,7 @@ impl Engine {
         let traits = Traits::of(command);
         let mut groups = std::mem::take(&mut self.split);
         split(request, args, step, &mut groups);
+        self.spent += args.len() / 4;
         let flow = match groups.single() {
             Some(slot) => {
                 let keys = args[1..].iter().step_by(step).map(|arg| arg.of(request));

@@ -1,11 +1,13 @@
 //! Clients that have left channels, and are told so when the nodes know it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::Engine;
+use super::hub::{SLICE, together};
 use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::pubsub::{Kind, Name};
+use crate::session::ClientFlags;
 
 /// A client whose request is answered when the nodes know what it has left.
 #[derive(Debug)]
@@ -49,7 +51,63 @@ impl Farewells {
     }
 }
 
+/// Names that somebody who has gone listened to or waited for, one after another.
+struct Leaving {
+    client: ClientKey,
+    listened: Box<dyn Iterator<Item = (Kind, Name)> + Send>,
+    waited: Box<dyn Iterator<Item = (Kind, Name)> + Send>,
+}
+
+/// What clients that have gone listened to: many names are left little by little, so that others are served meanwhile.
+#[derive(Default)]
+pub(super) struct Departed(VecDeque<Leaving>);
+
+impl Departed {
+    /// Whether nothing is left to be done.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Engine {
+    /// A client is gone: it listens to nothing any more.
+    pub(super) fn stop_listening(&mut self, key: ClientKey) {
+        self.end_monitor(key);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(standing) = client.standing.as_deref_mut() else { return };
+        let many = standing.subscriptions.is_many() || standing.subscribing.len() > 1;
+        if !many {
+            self.forget_subscriptions(key);
+            return;
+        }
+        client.flags.clear(ClientFlags::SUBSCRIBED);
+        let subscriptions = std::mem::take(&mut standing.subscriptions);
+        let subscribing = std::mem::take(&mut standing.subscribing);
+        let waited = subscribing.into_iter().flat_map(|asked| {
+            let kind = asked.kind;
+            asked.names.into_iter().map(move |name| (kind, name))
+        });
+        let (listened, waited) = (Box::new(subscriptions.into_all()), Box::new(waited));
+        self.departed.0.push_back(Leaving { client: key, listened, waited });
+    }
+
+    /// Leaves the next names of those who have gone.
+    pub(super) fn leave_for_departed(&mut self) {
+        let mut orders = Vec::new();
+        let mut left = SLICE;
+        while let Some(leaving) = self.departed.0.front_mut().filter(|_| left > 0) {
+            left -= 1;
+            if let Some((kind, name)) = leaving.waited.next() {
+                orders.extend(self.hub.leave_waiting(kind, &name, leaving.client));
+            } else if let Some((kind, name)) = leaving.listened.next() {
+                orders.extend(self.hub.leave(kind, &name, leaving.client));
+            } else {
+                self.departed.0.pop_front();
+            }
+        }
+        self.carry_out_orders(together(orders));
+    }
+
     /// Answers a request of a client once the nodes know that it has left these.
     pub(super) fn answer_when_left(
         &mut self,

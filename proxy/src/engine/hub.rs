@@ -14,8 +14,8 @@ use crate::session::{ClientFlags, Subscribing};
 
 /// How often the hub is looked at while something is amiss.
 const REVIEW: Duration = Duration::from_millis(20);
-/// So much later for each name: a node that is down for long must not cost a worker all its time.
-const REVIEW_OF_NAME: Duration = Duration::from_micros(2);
+/// Names that are looked at in one turn, after something has changed.
+pub(super) const SLICE: usize = 500;
 /// How often while it is merely waited for what nodes were asked: for those who wait too long.
 const PATIENT_REVIEW: Duration = Duration::from_millis(500);
 /// How often the map is read while anybody listens to what happens to keys.
@@ -84,13 +84,13 @@ impl Engine {
         }
     }
 
-    /// Has everything subscribed where it has to be: opens connections, asks again, gives up. It looks at every name, so
-    /// it is for when the cluster or a connection has changed; SUBSCRIBE itself asks for what is its own.
+    /// Has everything subscribed where it has to be: opens connections, asks again, gives up. It looks at every name that
+    /// a change of the cluster or of a connection concerns, some in each turn; SUBSCRIBE itself asks for what is its own.
     pub(super) fn review_hub(&mut self) {
         if !self.hub_anxious || self.now < self.next_review {
             return;
         }
-        self.next_review = self.now + REVIEW + REVIEW_OF_NAME * self.hub.len() as u32;
+        self.next_review = self.now + REVIEW;
         self.look_at_map();
         let needed = self.with_hub(|hub, world| {
             hub.settle(world);
@@ -105,16 +105,19 @@ impl Engine {
                 self.route(Lane::HUB, index);
             }
         }
-        let (orders, later) = self.with_hub(Hub::reconcile_all);
+        let (orders, later) = self.with_hub(|hub, world| hub.walk(world, SLICE));
         let asks = later || !orders.is_empty();
         self.carry_out_orders(orders);
-        let waited = self.hub.waited_for();
-        self.admit(waited.iter().map(|(kind, name)| (*kind, name)));
-        self.part_with_silent(&waited);
-        self.give_up_subscribing(&waited);
+        let waiting = self.hub.all_waiters();
+        waiting.iter().for_each(|client| self.admit_client(*client));
+        self.part_with_silent(&waiting);
+        self.give_up_subscribing(&waiting);
         self.tell_unheard();
         self.hub_anxious = missing || asks || self.fresh_map.is_some() || self.hub.is_unsettled();
-        if !waited.is_empty() {
+        if self.hub.is_walking() {
+            self.next_review = self.now;
+        }
+        if !waiting.is_empty() {
             self.watch_hub();
         }
     }
@@ -150,6 +153,7 @@ impl Engine {
             .collect();
         gone.into_iter().for_each(|key| self.close_link(key));
         if !self.hub.is_empty() {
+            self.hub.map_changed();
             self.alarm_hub();
         }
     }
@@ -222,16 +226,19 @@ impl Engine {
             let established = names.filter(|(kind, name)| hub.is_established(*kind, name, world));
             established.flat_map(|(kind, name)| hub.waiters(kind, name)).collect()
         });
-        for client in waiters {
-            while let Some(mut subscribing) = self.first_subscribing(client) {
-                if !self.with_hub(|hub, world| is_through(&mut subscribing, hub, world)) {
-                    if let Some(client) = self.clients.get_mut(client) {
-                        client.standing().subscribing.push_front(subscribing);
-                    }
-                    break;
+        waiters.into_iter().for_each(|client| self.admit_client(client));
+    }
+
+    /// A client that waits listens from now on to what is subscribed, in the order in which it asked.
+    fn admit_client(&mut self, client: ClientKey) {
+        while let Some(mut subscribing) = self.first_subscribing(client) {
+            if !self.with_hub(|hub, world| is_through(&mut subscribing, hub, world)) {
+                if let Some(client) = self.clients.get_mut(client) {
+                    client.standing().subscribing.push_front(subscribing);
                 }
-                self.subscribed(client, &subscribing);
+                break;
             }
+            self.subscribed(client, &subscribing);
         }
     }
 
@@ -258,10 +265,9 @@ impl Engine {
 
     /// Somebody has waited for half of the time that he may: connections on which nothing comes are given up, so that
     /// messages are taken from nodes that answer.
-    fn part_with_silent(&mut self, waited: &[(Kind, Name)]) {
+    fn part_with_silent(&mut self, waiting: &[ClientKey]) {
         let patience = self.config.failover_timeout / 2;
-        let waiters = waited.iter().flat_map(|(kind, name)| self.hub.waiters(*kind, name));
-        if !waiters.into_iter().any(|key| self.has_waited(key, patience)) {
+        if !waiting.iter().any(|key| self.has_waited(*key, patience)) {
             return;
         }
         let topology = &self.cluster.topology;
@@ -286,17 +292,17 @@ impl Engine {
     }
 
     /// Those who have waited for longer than a request waits for its slot are told so.
-    fn give_up_subscribing(&mut self, waited: &[(Kind, Name)]) {
-        let mut late = Vec::new();
-        for (kind, name) in waited {
-            for key in self.hub.waiters(*kind, name) {
-                if self.has_waited(key, self.config.failover_timeout) {
-                    late.push((key, portico_slots::slot(name), self.hub.is_of_keys(*kind, name)));
-                }
-            }
-        }
-        for (key, slot, of_keys) in late {
-            let text = if of_keys {
+    fn give_up_subscribing(&mut self, waiting: &[ClientKey]) {
+        for &key in waiting
+            .iter()
+            .filter(|key| self.has_waited(**key, self.config.failover_timeout))
+            .collect::<Vec<_>>()
+        {
+            let standing = self.clients.get(key).and_then(|client| client.standing.as_deref());
+            let Some(late) = standing.and_then(|standing| standing.subscribing.front()) else { continue };
+            let lacking = late.names.get(late.established).or(late.names.first());
+            let slot = lacking.map_or(0, |name| portico_slots::slot(name));
+            let text = if lacking.is_some_and(|name| self.hub.is_of_keys(late.kind, name)) {
                 let limit = self.config.failover_timeout.as_millis();
                 format!(
                     "CLUSTERDOWN Not every master could be subscribed at for {limit} ms (failover-timeout), so that not \

@@ -11,6 +11,9 @@ use crate::backend::ClientKey;
 use crate::session::{ClientFlags, Stall, Work};
 
 impl Engine {
+    /// What one client's requests may take of a turn: with the last of them about a millisecond.
+    const MOST_SPENT: usize = 1000;
+
     /// Bytes from a client. Returns whether it may be read on.
     #[inline]
     pub fn client_input(&mut self, key: ClientKey, bytes: &[u8]) -> bool {
@@ -104,6 +107,7 @@ impl Engine {
         let cluster = Arc::clone(&self.cluster);
         let mut at = 0;
         let mut limits = self.limits_of(key);
+        self.spent = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             let (len, flow) = match scanner.scan(rest, &limits) {
@@ -156,6 +160,12 @@ impl Engine {
                     if let Some(client) = self.clients.get_mut(key) {
                         client.stall = None;
                         limits.authenticated = client.flags.has(ClientFlags::AUTHENTICATED);
+                    }
+                    if self.spent > Self::MOST_SPENT && at < bytes.len() {
+                        // The others first.
+                        self.stall(key, Stall::Order);
+                        self.tired.push(key);
+                        return at;
                     }
                 }
                 Flow::Wait(stall) => {

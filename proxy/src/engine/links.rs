@@ -435,9 +435,10 @@ impl Engine {
     /// A node does not answer on a lane: it is tried again after a pause, and what may go elsewhere does.
     pub(super) fn back_off(&mut self, node: NodeId, lane: Lane) {
         let (now, jitter) = (self.now, 0.25 * self.jitter());
-        let begun = Backoff { since: now, until: now, pause: FIRST_PAUSE / 2 };
+        let begun = Backoff { since: now, busy: None, until: now, pause: FIRST_PAUSE / 2 };
         let backoff = self.backoffs.entry((node, lane)).or_insert(begun);
         backoff.pause = (backoff.pause * 2).min(LONGEST_PAUSE);
+        backoff.busy = None;
         // Workers that lost the same node do not come back in step.
         backoff.until = now + backoff.pause + backoff.pause.mul_f64(jitter);
     }

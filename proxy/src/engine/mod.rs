@@ -245,6 +245,8 @@ pub struct Engine {
     /// When it was last.
     map_read: Instant,
     farewells: farewells::Farewells,
+    /// What clients that have gone listened to.
+    departed: farewells::Departed,
     /// Who hears a message, while it is told.
     listeners: Vec<ClientKey>,
     /// Clients that hold more are looked at, in bytes.
@@ -271,6 +273,10 @@ pub struct Engine {
     /// INFOs that masters have still to answer, in the order of their deadlines.
     infos: VecDeque<info::Asked>,
     last_info_ticket: u32,
+    /// Clients that had their share of this turn.
+    tired: Vec<ClientKey>,
+    /// What the requests of the client that is being served have taken, about as many as a simple one takes.
+    spent: usize,
     /// Clients with requests to be sent again.
     retrying: Vec<ClientKey>,
     /// Clients whose large request waits for a connection.
@@ -348,6 +354,7 @@ impl Engine {
             fresh_map: None,
             map_read: now.checked_sub(Duration::from_secs(1)).unwrap_or(now),
             farewells: farewells::Farewells::default(),
+            departed: farewells::Departed::default(),
             listeners: Vec::new(),
             output_watch,
             monitors: BTreeSet::new(),
@@ -362,6 +369,8 @@ impl Engine {
             stalled: Vec::new(),
             infos: VecDeque::new(),
             last_info_ticket: 0,
+            tired: Vec::new(),
+            spent: 0,
             retrying: Vec::new(),
             uploading: Vec::new(),
             orphans: Vec::new(),
@@ -463,7 +472,7 @@ impl Engine {
         self.forget_tracking(key);
         self.enabling.remove(&key);
         if self.clients.get(key).is_some_and(|client| client.standing.is_some()) {
-            self.end_listening(key);
+            self.stop_listening(key);
         }
         if self.clients.get(key).is_some_and(Client::is_waiting) && self.cancel_block(key) {
             return;

@@ -72,6 +72,7 @@ impl Engine {
             return self.refuse(key, b"ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
         }
         let names: Vec<Name> = (1..words.count()).map(|at| words.word(at).into()).collect();
+        self.spent += 2 * names.len();
         let (mut orders, mut all, mut asked) = (Vec::new(), true, true);
         self.with_hub(|hub, world| {
             for name in &names {
@@ -175,6 +176,7 @@ impl Engine {
         if self.is_waiting_for_replies(key) {
             return Flow::Wait(Stall::Order);
         }
+        self.spent += 2 * words.count();
         let listener = self.listener_of(key);
         let Some(client) = self.clients.get_mut(listener) else { return Flow::Close };
         let protocol = client.protocol();

@@ -70,7 +70,15 @@ impl World {
         let config = Arc::new(Config::default());
         let shared = Arc::new(Shared::new(&config, 1, now, SystemTime::UNIX_EPOCH));
         let engine = Engine::new(config, shared, 0, Arc::clone(&cluster), now);
-        Self { engine, now, cluster, links: HashMap::new(), told: HashMap::new(), deaf: Vec::new(), down: Vec::new() }
+        Self {
+            engine,
+            now,
+            cluster,
+            links: HashMap::new(),
+            told: HashMap::new(),
+            deaf: Vec::new(),
+            down: Vec::new(),
+        }
     }
 
     pub(super) fn client(&mut self) -> ClientKey {

@@ -30,11 +30,17 @@ impl Engine {
         if !Arc::ptr_eq(cluster, &self.cluster) {
             self.adopt(Arc::clone(cluster));
         }
+        for key in std::mem::take(&mut self.tired) {
+            self.wake(key);
+        }
     }
 
     /// A turn ends: what its replies made possible, and what time brings.
     pub fn end_turn(&mut self) {
         self.review_hub();
+        if !self.departed.is_empty() {
+            self.leave_for_departed();
+        }
         if self.is_waiting() && self.now >= self.next_tick {
             self.next_tick = self.now + Self::TICK;
             self.tick();
@@ -78,6 +84,9 @@ impl Engine {
     pub fn sleep(&self) -> Duration {
         if !self.awoken.is_empty() || self.refresh_wanted {
             return Duration::ZERO; // an agent was told something after the end of the turn
+        }
+        if !self.tired.is_empty() || !self.departed.is_empty() {
+            return Duration::ZERO; // others had their turn
         }
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
         let until = if self.watchful { until.min(self.next_check) } else { until };

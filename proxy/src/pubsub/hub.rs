@@ -8,10 +8,13 @@
 //! What nobody listens to any more is unsubscribed at once, and the last one who left is told so when the node has
 //! done it: a PUBLISH on another connection must not count what is gone.
 
+mod walk;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use indexmap::IndexMap;
 use portico_slots::{NodeId, Role, SLOT_COUNT, Slot, Topology, slot};
 
 use super::sources::Sources;
@@ -23,7 +26,7 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// A connection that has been missing for less is no gap worth telling of.
 const GAP: Duration = Duration::from_secs(1);
 /// Names in one command, at most.
-const BATCH: usize = 500;
+const BATCH: usize = 100;
 
 /// The cluster as it is now.
 pub struct World<'a> {
@@ -102,7 +105,7 @@ struct Upstream {
     ready: bool,
     /// Since when it is ready, or not.
     since: Instant,
-    names: HashMap<(Kind, Name), State>,
+    names: IndexMap<(Kind, Name), State>,
     commands: VecDeque<Order>,
     refused: Option<Vec<u8>>,
 }
@@ -111,7 +114,9 @@ struct Upstream {
 #[derive(Debug)]
 pub struct Hub {
     registry: Arc<Registry>,
-    topics: [HashMap<Name, Topic>; 3],
+    topics: [IndexMap<Name, Topic>; 3],
+    /// How many names of each slot there are that are subscribed at one node, by kind.
+    slots: [Vec<u32>; 3],
     /// How many of them are subscribed at every master.
     everywhere: usize,
     /// How many of them may be about keys.
@@ -119,7 +124,11 @@ pub struct Hub {
     sources: Sources,
     upstreams: HashMap<NodeId, Upstream>,
     /// Topics that somebody waits for.
-    waiting: HashSet<(Kind, Name)>,
+    waiting: [HashSet<Name>; 3],
+    /// Who does, and for how many.
+    waiters: BTreeMap<ClientKey, u32>,
+    /// Names that are to be looked at, since something has changed.
+    walk: walk::Walk,
 }
 
 impl Hub {
@@ -129,24 +138,27 @@ impl Hub {
         Self {
             registry,
             topics: Default::default(),
+            slots: Default::default(),
             everywhere: 0,
             of_keys: 0,
             sources: Sources::default(),
             upstreams: HashMap::new(),
-            waiting: HashSet::new(),
+            waiting: Default::default(),
+            waiters: BTreeMap::new(),
+            walk: walk::Walk::default(),
         }
     }
 
     /// Whether nothing is subscribed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.topics.iter().all(HashMap::is_empty)
+        self.topics.iter().all(IndexMap::is_empty)
     }
 
     /// How many channels and patterns are subscribed.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.topics.iter().map(HashMap::len).sum()
+        self.topics.iter().map(IndexMap::len).sum()
     }
 
     /// A client wants to listen. Returns whether it can at once.
@@ -156,6 +168,7 @@ impl Hub {
             self.settle(world);
         }
         let (everywhere_number, of_keys_number) = (&mut self.everywhere, &mut self.of_keys);
+        let slots = &mut self.slots[kind.index()];
         let topic = self.topics[kind.index()].entry(Name::clone(name)).or_insert_with(|| {
             let of_keys = match kind {
                 Kind::Channel => is_of_keyspace(name),
@@ -165,21 +178,27 @@ impl Hub {
             let everywhere = kind == Kind::Pattern || of_keys;
             *everywhere_number += usize::from(everywhere);
             *of_keys_number += usize::from(of_keys);
+            let slot = slot(name);
+            if !everywhere {
+                slots.resize(usize::from(SLOT_COUNT), 0);
+                slots[usize::from(slot)] += 1;
+            }
             let (listeners, waiters) = (BTreeSet::new(), BTreeMap::new());
-            Topic { slot: slot(name), everywhere, of_keys, listeners, waiters, not_before: None }
+            Topic { slot, everywhere, of_keys, listeners, waiters, not_before: None }
         });
         *topic.waiters.entry(client).or_default() += 1;
-        self.waiting.insert((kind, Name::clone(name)));
+        *self.waiters.entry(client).or_default() += 1;
+        self.waiting[kind.index()].insert(Name::clone(name));
         self.is_established(kind, name, world)
     }
 
     /// Whether clients wait until they can hear what is published on a channel.
     #[must_use]
     pub fn is_awaited(&self, channel: &[u8]) -> bool {
-        self.waiting.iter().any(|(kind, name)| match kind {
-            Kind::Pattern => super::glob::matches(name, channel),
-            Kind::Channel | Kind::Shard => **name == *channel,
-        })
+        let [channels, patterns, shards] = &self.waiting;
+        channels.contains(channel)
+            || shards.contains(channel)
+            || patterns.iter().any(|pattern| super::glob::matches(pattern, channel))
     }
 
     /// A client listens from now on.
@@ -203,14 +222,20 @@ impl Hub {
     /// A client does not wait for a name any more, since it listens or since it gave up: as often as it was expected.
     pub fn leave_waiting(&mut self, kind: Kind, name: &Name, client: ClientKey) -> Vec<Order> {
         let Some(topic) = self.topics[kind.index()].get_mut(name) else { return Vec::new() };
-        if let Some(times) = topic.waiters.get_mut(&client) {
-            *times -= 1;
-            if *times == 0 {
-                topic.waiters.remove(&client);
+        let one_less = |waiters: &mut BTreeMap<ClientKey, u32>| {
+            if let Some(times) = waiters.get_mut(&client) {
+                *times -= 1;
+                if *times == 0 {
+                    waiters.remove(&client);
+                }
             }
+        };
+        if topic.waiters.contains_key(&client) {
+            one_less(&mut topic.waiters);
+            one_less(&mut self.waiters);
         }
         if topic.waiters.is_empty() {
-            self.waiting.remove(&(kind, Name::clone(name)));
+            self.waiting[kind.index()].remove(name);
         }
         self.end_unused(kind, name)
     }
@@ -221,9 +246,12 @@ impl Hub {
         if topics.get(name).is_none_or(|topic| !(topic.listeners.is_empty() && topic.waiters.is_empty())) {
             return Vec::new();
         }
-        if let Some(topic) = topics.remove(name) {
+        if let Some(topic) = topics.swap_remove(name) {
             self.everywhere -= usize::from(topic.everywhere);
             self.of_keys -= usize::from(topic.of_keys);
+            if !topic.everywhere {
+                self.slots[kind.index()][usize::from(topic.slot)] -= 1;
+            }
         }
         let key = (kind, Name::clone(name));
         let mut orders = Vec::new();
@@ -256,10 +284,10 @@ impl Hub {
         topic.map_or_else(Vec::new, |topic| topic.waiters.keys().copied().collect())
     }
 
-    /// Names that somebody waits for.
+    /// Who waits for anything.
     #[must_use]
-    pub fn waited_for(&self) -> Vec<(Kind, Name)> {
-        self.waiting.iter().cloned().collect()
+    pub fn all_waiters(&self) -> Vec<ClientKey> {
+        self.waiters.keys().copied().collect()
     }
 
     /// The nodes at which a topic has to be subscribed.
@@ -308,21 +336,31 @@ impl Hub {
     #[must_use]
     pub fn needed(&self, world: &World<'_>) -> HashSet<NodeId> {
         let mut needed = HashSet::new();
-        let mut all = false;
-        for kind in Kind::ALL.into_iter().filter(|kind| !self.topics[kind.index()].is_empty()) {
-            let mut looked_at = vec![false; usize::from(SLOT_COUNT)];
-            for (name, topic) in &self.topics[kind.index()] {
-                all |= topic.everywhere;
-                if topic.everywhere || looked_at[usize::from(topic.slot)] {
+        let mut replicas = false;
+        for kind in [Kind::Channel, Kind::Shard] {
+            let mut last = None;
+            for slot in
+                (0..).zip(&self.slots[kind.index()]).filter(|(_, names)| **names > 0).map(|(slot, _)| slot)
+            {
+                if kind == Kind::Shard && self.has_replica(slot, world) {
+                    replicas = true; // each name stays with one, or does not
                     continue;
                 }
-                needed.extend(self.homes(kind, name, topic, world));
-                // Names of one slot have one home, but for sharded ones that stay with a replica.
-                looked_at[usize::from(topic.slot)] =
-                    kind != Kind::Shard || !self.has_replica(topic.slot, world);
+                let home = match kind {
+                    Kind::Shard => world.owner(slot),
+                    _ => self.sources.of(slot),
+                };
+                if home != last {
+                    last = home;
+                    needed.extend(home);
+                }
             }
         }
-        if all {
+        if replicas {
+            let shards = self.topics[Kind::Shard.index()].iter();
+            needed.extend(shards.flat_map(|(name, topic)| self.homes(Kind::Shard, name, topic, world)));
+        }
+        if self.everywhere > 0 {
             needed.extend(self.everywhere(world));
         }
         needed
@@ -413,7 +451,7 @@ impl Hub {
         self.upstreams.entry(node).or_insert_with(|| Upstream {
             ready: false,
             since: now,
-            names: HashMap::new(),
+            names: IndexMap::new(),
             commands: VecDeque::new(),
             refused: None,
         });
@@ -422,6 +460,7 @@ impl Hub {
     /// A connection to a node stands.
     pub fn ready(&mut self, node: NodeId, now: Instant) {
         self.opening(node, now);
+        self.doubt(&Kind::ALL);
         if let Some(upstream) = self.upstreams.get_mut(&node) {
             (upstream.ready, upstream.since) = (true, now);
         }
@@ -430,7 +469,7 @@ impl Hub {
     /// The connection to a node is gone, and what was subscribed on it.
     pub fn lost(&mut self, node: NodeId, now: Instant) {
         let Some(upstream) = self.upstreams.get_mut(&node) else { return };
-        for ((kind, name), state) in upstream.names.drain() {
+        for ((kind, name), state) in upstream.names.drain(..) {
             if state.counted {
                 self.registry.upstream(kind, &name, node, false);
             }
@@ -440,6 +479,7 @@ impl Hub {
         if std::mem::take(&mut upstream.ready) {
             upstream.since = now;
         }
+        self.doubt(&Kind::ALL);
     }
 
     /// Nothing is wanted of a node any more.
@@ -474,7 +514,7 @@ impl Hub {
                 self.registry.upstream(order.kind, name, node, state.wanted);
             }
             if !state.wanted {
-                upstream.names.remove(&key);
+                upstream.names.swap_remove(&key);
             }
         }
         Some((order, refused))
@@ -484,6 +524,7 @@ impl Hub {
     pub fn postpone(&mut self, kind: Kind, name: &[u8], until: Instant) {
         if let Some(topic) = self.topics[kind.index()].get_mut(name) {
             topic.not_before = Some(until);
+            self.walk.postponed(kind, name.into());
         }
     }
 
@@ -504,8 +545,9 @@ impl Hub {
             self.registry.upstream(Kind::Shard, name, node, false);
         }
         if state.outstanding == 0 {
-            upstream.names.remove(&key);
+            upstream.names.swap_remove(&key);
         }
+        self.walk.postponed(Kind::Shard, key.1);
         true
     }
 
@@ -513,9 +555,13 @@ impl Hub {
     pub fn settle(&mut self, world: &World<'_>) {
         let stays = |upstream: &Upstream| upstream.ready || world.now < upstream.since + SETTLE;
         let upstreams = &self.upstreams;
-        self.sources.settle(world.topology, |node| upstreams.get(&node).is_some_and(stays), world.is_down);
+        let stays = |node| upstreams.get(&node).is_some_and(stays);
+        let changed = self.sources.settle(world.topology, stays, world.is_down);
+        let stays = |upstream: &Upstream| upstream.ready || world.now < upstream.since + SETTLE;
+        let unsettled = self.is_unsettled();
         let needed = self.needed(world);
         self.upstreams.retain(|node, upstream| stays(upstream) || needed.contains(node));
+        self.note_changes(changed, unsettled, world);
     }
 
     /// Whether some node was lost lately, so that who takes its place is not decided.
@@ -550,18 +596,6 @@ impl Hub {
                 None => orders.push(Order { node, kind, leave: !home, names: vec![Name::clone(name)] }),
             }
         }
-    }
-
-    /// The same for all names; and whether something is to be asked for again later.
-    pub fn reconcile_all(&mut self, world: &World<'_>) -> (Vec<Order>, bool) {
-        let mut orders = Vec::new();
-        for kind in Kind::ALL {
-            let names: Vec<Name> = self.topics[kind.index()].keys().cloned().collect();
-            names.iter().for_each(|name| self.reconcile(kind, name, world, &mut orders));
-        }
-        let mut topics = self.topics.iter().flat_map(HashMap::values);
-        let later = topics.any(|topic| topic.not_before.is_some_and(|time| time > world.now));
-        (orders, later)
     }
 
     /// A command was put on the connection to its node.

@@ -34,13 +34,14 @@ impl Sources {
     }
 
     /// Gives every slot a source, unless `stays` says of the present one that it has to be kept: its owner; or if nobody
-    /// owns it or `is_down` says so of the owner, one of the other masters.
+    /// owns it or `is_down` says so of the owner, one of the other masters. Returns whether any has another one
+    /// now.
     pub(super) fn settle(
         &mut self,
         topology: &Topology,
         stays: impl Fn(NodeId) -> bool,
         is_down: impl Fn(NodeId) -> bool,
-    ) {
+    ) -> bool {
         let ids = topology.masters().iter().map(|&master| topology.node(master).id);
         let (down, living): (Vec<NodeId>, Vec<NodeId>) = ids.partition(|&node| is_down(node));
         let owner = |slot: Slot| {
@@ -53,14 +54,17 @@ impl Sources {
         }
         let kept: Vec<bool> = self.nodes.iter().map(|&node| stays(node)).collect();
         let before = std::mem::take(&mut self.nodes);
+        let mut changed = false;
         for slot in 0..SLOT_COUNT {
             let place = self.table[usize::from(slot)];
             let source = match before.get(usize::from(place)) {
                 Some(&node) if kept[usize::from(place)] => Some(node),
                 old => owner(slot).or(old.copied()),
             };
+            changed |= source != before.get(usize::from(place)).copied();
             self.table[usize::from(slot)] = source.map_or(NONE, |node| self.place(node));
         }
+        changed
     }
 
     fn place(&mut self, node: NodeId) -> u16 {

@@ -1,12 +1,13 @@
 //! What one client is subscribed to.
 
-use std::collections::HashSet;
+use indexmap::IndexSet;
 
 use super::{Kind, Name};
 
-/// A client's subscriptions, by kind.
+/// A client's subscriptions, by kind. The sets keep what they have hashed: a million names are not hashed anew at once
+/// when a set grows.
 #[derive(Debug, Default)]
-pub struct Subscriptions([HashSet<Name>; 3]);
+pub struct Subscriptions([IndexSet<Name>; 3]);
 
 impl Subscriptions {
     /// Adds one; returns whether it is new.
@@ -16,7 +17,7 @@ impl Subscriptions {
 
     /// Takes one out; returns whether it was there.
     pub fn remove(&mut self, kind: Kind, name: &[u8]) -> bool {
-        self.0[kind.index()].remove(name)
+        self.0[kind.index()].swap_remove(name)
     }
 
     /// How many of a kind.
@@ -28,7 +29,21 @@ impl Subscriptions {
     /// Whether there is none at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(HashSet::is_empty)
+        self.0.iter().all(IndexSet::is_empty)
+    }
+
+    /// Whether there are more than are dealt with at once.
+    #[must_use]
+    pub fn is_many(&self) -> bool {
+        self.0.iter().map(IndexSet::len).sum::<usize>() > 500
+    }
+
+    /// All of them, one after another.
+    pub fn into_all(self) -> impl Iterator<Item = (Kind, Name)> {
+        Kind::ALL
+            .into_iter()
+            .zip(self.0)
+            .flat_map(|(kind, names)| names.into_iter().map(move |name| (kind, name)))
     }
 
     /// The number that a confirmation tells: of channels and patterns together, or of sharded channels.

@@ -20,7 +20,7 @@ use slotmap::{Key, KeyData, SecondaryMap};
 use super::balance::Balance;
 use super::clients::Giving;
 use super::{Listener, Mailbox, Message, Post, Stream};
-use crate::backend::{ClientKey, LinkKey};
+use crate::backend::{ClientKey, Lane, LinkKey};
 use crate::config::Config;
 use crate::engine::{Effect, Engine};
 use crate::session::ClientFlags;
@@ -31,6 +31,10 @@ use crate::topology::{RefreshRequests, SharedCluster};
 const SCRATCH: usize = 64 * 1024;
 /// Reads of one socket in a row before others have their turn.
 const READS_IN_A_ROW: usize = 16;
+/// Nothing is read a second time in a turn that has taken so long.
+const TIME_OF_TURN: Duration = Duration::from_millis(1);
+/// Bytes read at once of what nodes tell by themselves: each may be for many names.
+const PUSHES: usize = 8 * 1024;
 /// Tokens of nodes' sockets have this bit, listeners' the next.
 const LINK_BIT: u64 = 1 << 63;
 const LISTENER_BIT: u64 = 1 << 62;
@@ -94,6 +98,8 @@ pub struct Shell {
     scratch: Box<[u8]>,
     /// Sockets that were not read to the end, for the next turn.
     again: Vec<Token>,
+    /// When this turn did.
+    began: Instant,
     pub(super) stopping: bool,
     /// When it ends whoever is left.
     stop_by: Option<Instant>,
@@ -155,6 +161,7 @@ impl Shell {
             links: SecondaryMap::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             again: Vec::new(),
+            began: Instant::now(),
             stopping: false,
             stop_by: None,
             balance: Balance::new(Instant::now()),
@@ -181,14 +188,13 @@ impl Shell {
                 Err(error) => return Err(error),
             }
             let now = Instant::now();
+            self.began = now;
             self.engine.begin_turn(now, &self.options.cluster.load());
             if let Some(busy) = self.balance.look(now) {
                 self.balance(busy);
             }
             std::mem::swap(&mut again, &mut self.again);
-            for token in again.drain(..) {
-                self.read(token);
-            }
+            self.read_again(&mut again);
             for event in &events {
                 self.event(event);
             }
@@ -249,6 +255,20 @@ impl Shell {
         }
     }
 
+    /// Reads on where more was left; those for which this turn has no time come first in the next.
+    fn read_again(&mut self, again: &mut Vec<Token>) {
+        let mut tokens = again.drain(..);
+        for token in tokens.by_ref() {
+            self.read(token);
+            if self.began.elapsed() > TIME_OF_TURN {
+                break;
+            }
+        }
+        let left = self.again.len();
+        self.again.extend(tokens);
+        self.again.rotate_left(left);
+    }
+
     fn read(&mut self, token: Token) {
         match whose(token) {
             Whose::Client(key) => self.read_client(key, false),
@@ -290,6 +310,9 @@ impl Shell {
                     if drained {
                         return;
                     }
+                    if self.began.elapsed() > TIME_OF_TURN {
+                        break;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -307,10 +330,12 @@ impl Shell {
                 socket.readable = true;
                 return;
             }
-            match socket.stream.read(&mut self.scratch) {
+            let listens = self.engine.link_mut(key).is_some_and(|link| link.lane == Lane::HUB);
+            let most = if listens { PUSHES } else { SCRATCH };
+            match socket.stream.read(&mut self.scratch[..most]) {
                 Ok(0) => return self.drop_link(key),
                 Ok(n) => {
-                    let drained = n < self.scratch.len() && !socket.ended;
+                    let drained = n < most && !socket.ended;
                     let (engine, bytes) = (&mut self.engine, &self.scratch[..n]);
                     let Ok(more) = catch_unwind(AssertUnwindSafe(|| engine.link_input(key, bytes))) else {
                         let node = self.engine.peer_of(key);
@@ -325,6 +350,9 @@ impl Shell {
                     }
                     if drained {
                         return;
+                    }
+                    if self.began.elapsed() > TIME_OF_TURN {
+                        break;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,

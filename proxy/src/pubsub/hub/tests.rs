@@ -82,6 +82,7 @@ impl Bench {
     fn review(&mut self) -> Vec<String> {
         let now = self.now;
         let needed = self.with(|hub, world| {
+            hub.map_changed();
             hub.settle(world);
             hub.needed(world)
         });
@@ -91,7 +92,7 @@ impl Bench {
                 false => self.hub.ready(node, now),
             }
         }
-        let (mut orders, _) = self.with(Hub::reconcile_all);
+        let (mut orders, _) = self.with(|hub, world| hub.walk(world, usize::MAX));
         orders.sort_by_key(|order| (order.leave, order.node));
         orders.into_iter().map(|order| self.confirm(order)).collect()
     }
@@ -279,14 +280,14 @@ fn what_a_node_refused_is_asked_for_again_and_not_taken_for_granted() {
     bench.with(|hub, world| hub.expect(Kind::Shard, &name(LOW), client, world));
     let now = bench.now;
     bench.hub.ready(id(1), now);
-    let (orders, _) = bench.with(Hub::reconcile_all);
+    let (orders, _) = bench.with(|hub, world| hub.walk(world, usize::MAX));
     bench.hub.sent(orders[0].clone());
     bench.hub.refused(id(1), b"-MOVED 3300 127.0.0.1:7002\r\n");
     let (_, refused) = bench.hub.done(id(1)).expect("it was sent");
     assert!(refused.is_some_and(|error| error.starts_with(b"-MOVED")));
     assert!(!bench.with(|hub, world| hub.is_established(Kind::Shard, LOW.as_bytes(), world)));
     bench.hub.postpone(Kind::Shard, LOW.as_bytes(), now + Duration::from_millis(20));
-    let (orders, later) = bench.with(Hub::reconcile_all);
+    let (orders, later) = bench.with(|hub, world| hub.walk(world, usize::MAX));
     assert!(orders.is_empty() && later);
     bench.now += Duration::from_millis(20);
     assert_eq!(bench.review(), ["1: ssubscribe b"]);
@@ -304,7 +305,7 @@ fn what_is_not_asked_for_yet_is_known() {
     assert!(bench.with(asked), "it will be asked for when there is one");
     bench.hub.ready(id(1), now);
     assert!(!bench.with(asked));
-    let (orders, _) = bench.with(Hub::reconcile_all);
+    let (orders, _) = bench.with(|hub, world| hub.walk(world, usize::MAX));
     assert!(bench.with(asked) && orders.len() == 1);
     bench.hub.lost(id(1), now);
     bench.hub.ready(id(1), now);
