@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::backend::ClientKey;
 use crate::pubsub::in_resp2;
-use crate::session::{ClientFlags, Work};
+use crate::session::{Client, ClientFlags, Work};
 use portico_resp::Protocol;
 
 impl Engine {
@@ -94,5 +94,10 @@ impl Engine {
             .map(|(key, _)| key)
             .collect();
         slow.into_iter().for_each(|key| self.watch_output(key));
+        let limit = self.config.client_output_buffer_limit.normal.hard();
+        let over = |client: &Client| client.is_unread() && client.would_hold() > limit;
+        let deaf: Vec<ClientKey> =
+            self.clients.iter().filter(|(_, client)| over(client)).map(|(key, _)| key).collect();
+        deaf.into_iter().for_each(|key| self.over_limit(key));
     }
 }

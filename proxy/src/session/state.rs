@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use portico_resp::{Protocol, RequestScanner};
+use portico_resp::{Protocol, RequestScanner, count_requests};
 
 use super::{Attempt, Fan, Input, Parked, ReplyQueue, Standing, Upload};
 use crate::backend::{Lane, LinkKey};
@@ -283,6 +283,25 @@ impl Client {
     pub fn is_read_on(&self) -> bool {
         let reads = matches!(self.stall, Some((Stall::Paused | Stall::Unread, _)));
         self.flags.has(ClientFlags::BLOCKED) || self.flags.has(ClientFlags::STALLED) && reads
+    }
+
+    /// Whether its next request waits until it reads.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.flags.has(ClientFlags::STALLED) && matches!(self.stall, Some((Stall::Unread, _)))
+    }
+
+    /// What it would hold of replies, in bytes, had all that it sent been answered: a guess, from the first requests that
+    /// wait and what its replies are like.
+    #[must_use]
+    pub fn would_hold(&self) -> u64 {
+        const LOOKED_AT: usize = 16 * 1024;
+        let Some(work) = self.work.as_deref() else { return 0 };
+        let input = work.input.bytes();
+        let first = &input[..input.len().min(LOOKED_AT)];
+        let each = first.len() / (count_requests(first).max(1) as usize);
+        let waiting = input.len() / each.max(1);
+        work.reply_bytes() as u64 + waiting as u64 * u64::from(self.typical)
     }
 
     /// A reply to it took so many bytes.
