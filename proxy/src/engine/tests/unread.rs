@@ -102,7 +102,7 @@ fn who_does_not_read_is_asked_nothing_for_but_still_heard() {
     world.deaf.clear();
     let mut told = world.engine.clients[client].untold();
     reads(&mut world, client, told);
-    while world.engine.links[world.link(7000)].pipe.len() > 0 {
+    while !world.engine.links[world.link(7000)].pipe.is_empty() {
         let text = world.received(7000);
         let (gets, sets) = (text.matches("*2 GET").count(), text.matches("*3 SET").count());
         sent += gets;

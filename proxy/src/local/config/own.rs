@@ -32,7 +32,7 @@ pub(super) fn set(name: &str, value: &[u8], config: &mut Config, most_clients: u
                 ));
             }
         }
-        "timeout" | "tcp-keepalive" => {
+        "timeout" | "tcp-keepalive" | "shutdown-timeout" => {
             integer(text, 0, u64::from(i32::MAX.unsigned_abs()))?;
         }
         "proto-max-bulk-len" | "client-query-buffer-limit" => match memory_value(text) {
