@@ -3,7 +3,6 @@
 use portico_resp::{Arg, encode};
 
 use super::Engine;
-use super::dispatch::session_slot;
 use super::fan::Audience;
 use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
@@ -87,8 +86,7 @@ impl Engine {
         merge: Merge,
         request: &[u8],
     ) -> Flow {
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let slot = session_slot(cluster, client.id);
+        let slot = self.session_slot(key, cluster);
         let Some(one) = cluster.topology.owner(slot) else { return self.unreachable(key, slot) };
         let mut question = Vec::new();
         encode::command(&mut question, &[b"CONFIG", b"GET", b"slowlog-max-len"]);
@@ -126,8 +124,7 @@ impl Engine {
         if words.count() == 3 && !local::is_own_user(words.word(2), &self.config) {
             return self.send_anywhere(key, cluster, Traits::question(), request);
         }
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let slot = session_slot(cluster, client.id);
+        let slot = self.session_slot(key, cluster);
         let Some(one) = cluster.topology.owner(slot) else { return self.unreachable(key, slot) };
         let requests = vec![(one, slot, request.to_vec())];
         self.fan_requests(key, (command.name, Traits::question()), FanKind::Users, requests)

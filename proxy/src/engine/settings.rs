@@ -5,7 +5,6 @@ use std::sync::Arc;
 use portico_resp::encode;
 use portico_slots::{NodeIndex, Slot};
 
-use super::dispatch::session_slot;
 use super::fan::Audience;
 use super::send::{Flow, Traits};
 use super::{Effect, Engine, Question};
@@ -57,7 +56,7 @@ impl Engine {
         let mut request = Vec::new();
         encode::command(&mut request, &words);
         let cluster = Arc::clone(&self.cluster);
-        let slot = self.clients.get(key).map_or(0, |client| session_slot(&cluster, client.id));
+        let slot = self.session_slot(key, &cluster);
         fan.parts.clear();
         fan.parts.parts.push(Part::default());
         fan.remaining = 1;
