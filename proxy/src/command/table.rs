@@ -284,7 +284,7 @@ mod tests {
             learned("m.write", &["write"]),
             with("client", &["setinfo", "id", "no-touch"].map(|sub| learned(&format!("client|{sub}"), &[]))),
             with("cluster", &[learned("cluster|migration", &["admin"])]),
-            with("commandlog", &[learned("commandlog|get", &["admin"]), learned("commandlog|help", &[])]),
+            with("hotkeys", &[learned("hotkeys|get", &["admin"]), learned("hotkeys|help", &[])]),
         ];
         // "GET" in capitals is known too.
         assert_eq!(table.learn(&reply), 9);
@@ -297,10 +297,10 @@ mod tests {
         assert_eq!(handling("client|setinfo"), Some(Handling::Local(Local::ClientSetInfo)));
         assert_eq!(handling("client|no-touch"), Some(Handling::Local(Local::ClientNoTouch)));
         assert_eq!(handling("cluster|migration"), Some(Handling::Local(Local::ClusterDisabled)));
-        assert_eq!(handling("commandlog|get"), Some(Handling::Unroutable));
-        assert_eq!(handling("commandlog|help"), Some(Handling::Any));
-        assert_eq!(names(&table, &["COMMANDLOG", "GET"]), Ok("commandlog|get"));
-        assert_eq!(names(&table, &["COMMANDLOG", "x"]), Err("subcommand"));
+        assert_eq!(handling("hotkeys|get"), Some(Handling::Unroutable));
+        assert_eq!(handling("hotkeys|help"), Some(Handling::Any));
+        assert_eq!(names(&table, &["HOTKEYS", "GET"]), Ok("hotkeys|get"));
+        assert_eq!(names(&table, &["HOTKEYS", "x"]), Err("subcommand"));
         let mut keys = Vec::new();
         let request = ["MSETEX", "2", "a", "1", "b", "2", "EX", "5"];
         let command = table.find(b"msetex").expect("learned");

@@ -333,6 +333,10 @@ impl Engine {
                 let told = fan.parts.iter().next().map(|reply| local::without_hashes(reply, &self.config));
                 made.extend(told.unwrap_or_default());
             }
+            FanKind::ConfigGet(asked) if fan.parts.iter().all(<[u8]>::is_empty) => {
+                self.made = made;
+                return self.ask_patiently(key, index, (seq, fan), &asked);
+            }
             FanKind::ConfigGet(asked) if !failed => {
                 tell_settings(&asked, &fan.parts, fan.protocol, &mut made);
             }

@@ -1,10 +1,11 @@
-//! INFO: all masters are asked, and none is waited for longer than a moment. Whoever watches a cluster asks most when
-//! something is wrong with it.
+//! INFO, and the way in which CONFIG GET asks too: all masters are asked, and none is waited for longer than a moment.
+//! Whoever watches a cluster asks most when something is wrong with it.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use portico_resp::{bulk_reply, encode};
+use portico_slots::NodeIndex;
 
 use super::Engine;
 use super::send::{Flow, Traits};
@@ -18,7 +19,7 @@ use crate::topology::Cluster;
 /// How long a master has to answer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// An INFO that masters have still to answer.
+/// A question that masters have still to answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     /// Told with what is known by then.
@@ -30,7 +31,7 @@ pub(super) struct Asked {
 }
 
 impl Engine {
-    /// INFO. Masters to which no connection stands or is being opened are not asked.
+    /// INFO.
     pub(super) fn ask_info(
         &mut self,
         key: ClientKey,
@@ -38,26 +39,37 @@ impl Engine {
         request: &[u8],
         words: &RequestArgs<'_>,
     ) -> Flow {
-        let traits = Traits::question();
-        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
-            return Flow::Wait(stall);
-        }
         self.publish();
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let (lane, protocol) = (Lane::shared(client.protocol()), client.protocol());
         let masters = cluster.topology.masters();
         let kind = FanKind::Info(InfoQuestion {
             request: request.into(),
             sections: (1..words.count()).map(|at| words.text(at).to_lowercase()).collect(),
             masters: masters.iter().map(|&master| cluster.topology.node(master).id).collect(),
         });
-        let mut fan = self.new_fan("info", kind, protocol, traits.flags);
-        fan.parts.parts.resize(masters.len(), Part::default());
+        self.ask_impatiently(key, ("info", kind), masters.iter().map(|&master| (master, request)))
+    }
+
+    /// Asks masters, one part each, for a reply that is made of what they have said within a moment. Those to which no
+    /// connection stands or is being opened are not asked.
+    pub(super) fn ask_impatiently<R: AsRef<[u8]>>(
+        &mut self,
+        key: ClientKey,
+        (name, kind): (&'static str, FanKind),
+        requests: impl ExactSizeIterator<Item = (NodeIndex, R)>,
+    ) -> Flow {
+        let traits = Traits::question();
+        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
+            return Flow::Wait(stall);
+        }
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        let (lane, protocol) = (Lane::shared(client.protocol()), client.protocol());
+        let mut fan = self.new_fan(name, kind, protocol, traits.flags);
+        fan.parts.parts.resize(requests.len(), Part::default());
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
         self.last_info_ticket = self.last_info_ticket.wrapping_add(1);
         let asked = Asked { at: self.now + PATIENCE, ticket: self.last_info_ticket, client: key, seq };
         let mut remaining = 0;
-        for (part, &master) in masters.iter().enumerate() {
+        for (part, (master, request)) in requests.enumerate() {
             let Some(link_key) = self.route(lane, master) else { continue };
             let Some(link) = self.links.get_mut(link_key) else { continue };
             if link.pipe.outstanding_bytes() > Self::MOST_ON_LINK {
@@ -68,7 +80,7 @@ impl Engine {
             }
             let flags = RequestFlags::READONLY.with(RequestFlags::IMPATIENT);
             let entry = InFlight { seq: asked.ticket, part: part as u32, flags, ..InFlight::nobodys() };
-            link.pipe.push(request, entry);
+            link.pipe.push(request.as_ref(), entry);
             self.mark_link(link_key);
             remaining += 1;
         }

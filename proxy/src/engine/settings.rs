@@ -8,15 +8,16 @@ use portico_slots::{NodeIndex, Slot};
 use super::fan::Audience;
 use super::send::{Flow, Traits};
 use super::{Effect, Engine, Question};
-use crate::backend::{ClientKey, InFlight};
+use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local;
-use crate::plan::{Part, RequestArgs, SettingsChange};
+use crate::plan::{Asked, Part, RequestArgs, SettingsChange};
 use crate::session::{ClientFlags, Fan, FanKind, Told};
 use crate::topology::Cluster;
 
 impl Engine {
-    /// CONFIG GET. No node is asked for what Portico knows.
+    /// CONFIG GET. No node is asked for what Portico knows; for what is the nodes', all masters are, and those who do not
+    /// answer at once are not waited for.
     pub(super) fn config_get(
         &mut self,
         key: ClientKey,
@@ -25,30 +26,53 @@ impl Engine {
         words: &RequestArgs<'_>,
     ) -> Flow {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let (id, protocol) = (client.id, client.protocol());
+        let protocol = client.protocol();
         let topology = &cluster.topology;
         let asked = local::asked_settings(words, &self.config, topology.masters().len() as u64);
         if let Some(reply) = local::known_settings(&asked, protocol) {
             self.reply_now(key, &reply);
             return Flow::Done;
         }
-        let slot = |master| topology.first_slot(master).unwrap_or(0);
-        let mut masters: Vec<NodeIndex> = topology.masters().to_vec();
-        if masters.iter().any(|&master| !topology.node(master).failed) {
-            masters.retain(|&master| !topology.node(master).failed);
-        }
-        if masters.is_empty() {
+        let questions = [false, true].map(|sums| local::questions(&asked, sums, &cluster.version)).concat();
+        let ask = |&question| topology.masters().iter().map(move |&master| (master, question));
+        let requests: Vec<(NodeIndex, &Vec<u8>)> =
+            questions.iter().collect::<Vec<_>>().iter().flat_map(ask).collect();
+        if requests.is_empty() {
             return self.unreachable(key, 0);
         }
-        let one = masters[(id % masters.len() as u64) as usize];
-        let mut parts = Vec::new();
-        for question in local::questions(&asked, false, &cluster.version) {
-            parts.push((one, slot(one), question));
-        }
-        for question in local::questions(&asked, true, &cluster.version) {
-            parts.extend(masters.iter().map(|&master| (master, slot(master), question.clone())));
-        }
-        self.fan_requests(key, (command.name, Traits::question()), FanKind::ConfigGet(asked), parts)
+        self.ask_impatiently(key, (command.name, FanKind::ConfigGet(asked)), requests.into_iter())
+    }
+
+    /// No master has told its settings at once: one is waited for, as for any request.
+    pub(super) fn ask_patiently(
+        &mut self,
+        key: ClientKey,
+        index: usize,
+        (seq, mut fan): (u32, Box<Fan>),
+        asked: &[Asked],
+    ) {
+        let mut words: Vec<&[u8]> = vec![b"CONFIG", b"GET"];
+        words.extend(asked.iter().filter_map(Asked::of_node));
+        let mut request = Vec::new();
+        encode::command(&mut request, &words);
+        let cluster = Arc::clone(&self.cluster);
+        let slot = self.session_slot(key, &cluster);
+        fan.parts.clear();
+        fan.parts.parts.push(Part::default());
+        fan.remaining = 1;
+        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
+        work.fans.insert(index, (seq, fan));
+        let entry = InFlight {
+            client: key,
+            seq,
+            part: 0,
+            slot,
+            flags: RequestFlags::READONLY,
+            ..InFlight::nobodys()
+        };
+        self.send_to_node(entry, cluster.topology.owner(slot), |out| out.extend_from_slice(&request));
     }
 
     /// CONFIG SET. The client waits for the answer: what it has sent behind finds the settings changed.

@@ -147,7 +147,7 @@ fn place(
         }
         Handling::Wait => true,
         Handling::PubSub(PubSub::Publish | PubSub::Spublish) | Handling::Any => true,
-        Handling::Local(what) => matches!(what, Local::Ping | Local::Echo),
+        Handling::Local(what) => matches!(what, Local::Ping | Local::Echo | Local::Time),
         _ => false,
     };
     if !native || matches!(command.handling, Handling::Fan(Fan::Mset)) && args.count().is_multiple_of(2) {

@@ -266,3 +266,41 @@ fn the_slow_log_is_one_servers() -> Result<()> {
     client.expect("SLOWLOG LEN", ":0\r\n")?;
     portico.check_log()
 }
+
+/// One who watches asks most when something is wrong.
+#[test]
+fn settings_are_told_while_a_master_is_silent() -> Result<()> {
+    let options = ClusterOptions { node_timeout: Duration::from_secs(60), ..ClusterOptions::default() };
+    let cluster = Cluster::start(options)?;
+    let portico = Portico::start(&cluster, &[])?;
+    let mut client = portico.client()?;
+    client.expect("CONFIG SET maxmemory 300mb", "+OK\r\n")?;
+    let all = client.call(&["CONFIG", "GET", "*"])?.len();
+    for node in cluster.nodes() {
+        node.pause()?;
+        let began = Instant::now();
+        client.expect("CONFIG GET port maxmemory hz", &settings_of(&portico))?;
+        let close = client.call(&["CONFIG", "GET", "*"])?.len().abs_diff(all);
+        ensure!(close < 10, "{close} bytes more or less are told");
+        let took = began.elapsed();
+        node.resume()?;
+        ensure!(took < Duration::from_secs(5), "it took {took:?}");
+    }
+    // When none says anything one is waited for.
+    cluster.nodes().iter().try_for_each(Server::pause)?;
+    client.request(&["CONFIG", "GET", "hz"])?;
+    client.request(&["ACL", "LIST"])?;
+    std::thread::sleep(Duration::from_millis(600));
+    cluster.nodes().iter().try_for_each(Server::resume)?;
+    assert_eq!(client.reply()?, b"*2\r\n$2\r\nhz\r\n$2\r\n10\r\n");
+    ensure!(client.reply()?.starts_with(b"*1\r\n"), "the next reply");
+    Ok(())
+}
+
+fn settings_of(portico: &Portico) -> String {
+    let port = portico.port().to_string();
+    let pairs = [("port", port.as_str()), ("maxmemory", "314572800"), ("hz", "10")];
+    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    let pairs: String = pairs.iter().map(|(name, value)| bulk(name) + &bulk(value)).collect();
+    format!("*6\r\n{pairs}")
+}

@@ -179,14 +179,13 @@ fn name_of(table: &Table, words: &[Vec<u8>]) -> Option<&'static str> {
 }
 
 /// Commands without a case in a list, and why.
-const WITHOUT_CASE: [(&str, &str); 9] = [
+const WITHOUT_CASE: [(&str, &str); 8] = [
     ("quit", "ends the connection: hostile/input.rs"),
     ("reset", "changes the protocol: below"),
     ("hello", "describes a server with an id of its own: below"),
     ("move", "below: a standalone has as many databases as it is told"),
     ("swapdb", "below"),
-    ("config|rewrite", "needs a configuration file, which neither server has: an error, in server.txt"),
-    ("pfselftest", "keeps a node for so long that the others of a test's cluster miss it"),
+    ("pfselftest", "keeps a node for so long that others miss it"),
     ("bgsave", "forks: below"),
     ("bgrewriteaof", "forks: below"),
 ];
