@@ -332,40 +332,6 @@ impl Hub {
         nodes
     }
 
-    /// Nodes to which a connection is needed.
-    #[must_use]
-    pub fn needed(&self, world: &World<'_>) -> HashSet<NodeId> {
-        let mut needed = HashSet::new();
-        let mut replicas = false;
-        for kind in [Kind::Channel, Kind::Shard] {
-            let mut last = None;
-            for slot in
-                (0..).zip(&self.slots[kind.index()]).filter(|(_, names)| **names > 0).map(|(slot, _)| slot)
-            {
-                if kind == Kind::Shard && self.has_replica(slot, world) {
-                    replicas = true; // each name stays with one, or does not
-                    continue;
-                }
-                let home = match kind {
-                    Kind::Shard => world.owner(slot),
-                    _ => self.sources.of(slot),
-                };
-                if home != last {
-                    last = home;
-                    needed.extend(home);
-                }
-            }
-        }
-        if replicas {
-            let shards = self.topics[Kind::Shard.index()].iter();
-            needed.extend(shards.flat_map(|(name, topic)| self.homes(Kind::Shard, name, topic, world)));
-        }
-        if self.everywhere > 0 {
-            needed.extend(self.everywhere(world));
-        }
-        needed
-    }
-
     /// Whether all has been asked of the nodes so that a name is subscribed wherever it has to be, or is about to be:
     /// while a connection is being made, all names are looked at again and again.
     #[must_use]

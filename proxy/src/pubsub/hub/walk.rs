@@ -1,5 +1,7 @@
 //! Looking at names again after the cluster or a connection has changed: those that this can concern, a few at a time.
 
+use std::collections::HashSet;
+
 use portico_slots::NodeId;
 
 use super::{Hub, Kind, Name, Order, World};
@@ -87,5 +89,39 @@ impl Hub {
         self.walk.postponed = postponed;
         let more = self.is_walking() || !self.walk.postponed.is_empty();
         (orders, more)
+    }
+
+    /// Nodes to which a connection is needed.
+    #[must_use]
+    pub fn needed(&self, world: &World<'_>) -> HashSet<NodeId> {
+        let mut needed = HashSet::new();
+        let mut replicas = false;
+        for kind in [Kind::Channel, Kind::Shard] {
+            let mut last = None;
+            for slot in
+                (0..).zip(&self.slots[kind.index()]).filter(|(_, names)| **names > 0).map(|(slot, _)| slot)
+            {
+                if kind == Kind::Shard && self.has_replica(slot, world) {
+                    replicas = true; // each name stays with one, or does not
+                    continue;
+                }
+                let home = match kind {
+                    Kind::Shard => world.owner(slot),
+                    _ => self.sources.of(slot),
+                };
+                if home != last {
+                    last = home;
+                    needed.extend(home);
+                }
+            }
+        }
+        if replicas {
+            let shards = self.topics[Kind::Shard.index()].iter();
+            needed.extend(shards.flat_map(|(name, topic)| self.homes(Kind::Shard, name, topic, world)));
+        }
+        if self.everywhere > 0 {
+            needed.extend(self.everywhere(world));
+        }
+        needed
     }
 }
