@@ -105,6 +105,7 @@ impl Engine {
             config: &self.config,
             shared: &self.shared,
             version: &cluster.version,
+            identity: &cluster.identity,
             now: self.now,
             out,
         };
