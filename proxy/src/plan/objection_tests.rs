@@ -304,8 +304,6 @@ fn what_lies_deep_or_goes_round_ends() {
         format!("function a() end {} return redis.call(a)", "a.".repeat(60_000)),
         format!("{} return redis.call(a)", "x[".repeat(50_000) + &"] = 1 ".repeat(20_000)),
     ] {
-        let begun = std::time::Instant::now();
         assert!(matches!(object(&text), Some(Objection::Unread(_))), "{}", &text[..60.min(text.len())]);
-        assert!(begun.elapsed() < std::time::Duration::from_secs(5));
     }
 }

@@ -61,7 +61,7 @@ const MOST_HOPS: u32 = 16;
 /// How far back a list of names, or what encloses a word, is looked for.
 const FAR: usize = 500;
 /// Longest text that is read.
-const MOST_BYTES: usize = 4 << 20;
+const MOST_BYTES: usize = 1 << 20;
 
 impl Reading {
     /// Whether it calls commands by the names that it is given as keys or arguments.
@@ -94,6 +94,9 @@ struct Calls<'t> {
     escapes: bool,
 }
 
+/// Which parameter of which function; none: of one without a name.
+type Parameter<'t> = (Option<&'t [u8]>, usize);
+
 /// What a script's words say, gathered before anything is followed.
 struct Scan<'t> {
     reader: Reader<'t>,
@@ -104,7 +107,7 @@ struct Scan<'t> {
     callers: HashSet<&'t [u8]>,
     values: HashMap<&'t [u8], Vec<Expr<'t>>>,
     /// Functions by name, and for each parameter's name which of whose it is; none: of a function without a name.
-    parameters: HashMap<&'t [u8], Vec<(Option<&'t [u8]>, usize)>>,
+    parameters: HashMap<&'t [u8], Vec<Parameter<'t>>>,
     functions: HashMap<&'t [u8], Calls<'t>>,
     /// What is put into a table later, and where if that is said: `t[1] = x`, `table.insert(t, x)`.
     put: HashMap<&'t [u8], Vec<(Option<Expr<'t>>, Expr<'t>)>>,

@@ -8,7 +8,7 @@ use crate::scripts::lua::Expr;
 impl<'t> Scan<'t> {
     /// A call with what its arguments can be.
     pub(super) fn call(&mut self, line: u32, args: &[Expr<'t>]) -> Call {
-        let mut made = Vec::new();
+        let mut made: Vec<Box<[Made]>> = Vec::new();
         let mut open = false;
         for arg in args {
             match arg {
@@ -23,7 +23,7 @@ impl<'t> Scan<'t> {
             made.push(self.choices(arg, 0));
         }
         // Without any argument the call fails.
-        if made.first().is_some_and(|name: &Box<[Made]>| name.is_empty()) {
+        if made.first().is_some_and(|name| name.is_empty()) {
             self.doubt(line);
         }
         Call { line, args: made.into(), open }
@@ -260,7 +260,7 @@ fn folded(pieces: Vec<Piece>) -> Vec<Piece> {
     for piece in pieces {
         match (folded.last_mut(), piece) {
             (Some(Piece::Text(before)), Piece::Text(text)) => {
-                *before = [&before[..], &text[..]].concat().into()
+                *before = [&before[..], &text[..]].concat().into();
             }
             (_, piece) => folded.push(piece),
         }
