@@ -253,9 +253,6 @@ impl Engine {
         };
         let in_turn = open && matches!(rule, Rule::Sum | Rule::Concat);
         let audience = if in_turn { Audience::MastersInTurn } else { Audience::Masters };
-        if command.name.starts_with("function|") {
-            self.shared.scripts.long.doubt(); // a name may be another function's from now on
-        }
         let target = (command.name, Traits::of(command));
         if rule == Rule::Random {
             return self.fan_nodes(key, cluster, target, audience, kind, b"*1\r\n$6\r\nDBSIZE\r\n");

@@ -253,6 +253,7 @@ impl Engine {
                 self.fan_nodes(key, cluster, (command.name, traits), Audience::Nodes, same, request)
             }
             Scripts::Functions => {
+                self.shared.scripts.long.doubt(); // a name may be another function's from now on
                 let kind = FanKind::FunctionsChanged;
                 self.fan_nodes(key, cluster, (command.name, traits), Audience::Masters, kind, request)
             }
