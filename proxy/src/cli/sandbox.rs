@@ -34,7 +34,7 @@ pub(super) fn command() -> Command {
                 "redis-server",
                 "PATH",
                 "redis-server",
-                "Program to run as nodes; 7.0 or later, or valkey-server",
+                "Program to run as nodes; 6.2 or later, or valkey-server",
             )
             .value_parser(value_parser!(PathBuf)),
         )

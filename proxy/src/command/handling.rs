@@ -19,6 +19,12 @@ words! {
     Rule {
         /// The sum of integers.
         Sum = "sum";
+        /// The smallest integer.
+        Least = "least";
+        /// The largest integer.
+        Most = "most";
+        /// That of a node where it succeeded.
+        Once = "once";
         /// All elements of all arrays.
         Concat = "concat";
         /// All say the same: the first.
@@ -156,6 +162,8 @@ words! {
         Kill = "kill";
         /// FUNCTION STATS: likewise.
         Stats = "stats";
+        /// FUNCTION LOAD, DELETE, FLUSH, RESTORE: all masters, and what is known of their functions.
+        Functions = "functions";
     }
 }
 
@@ -230,9 +238,9 @@ pub enum Handling {
     Tracking,
     /// Refused; the text says what to use instead.
     Refuse(&'static str),
-    /// Nobody knows where it would have to go: a learned command without keys that is no read. In the table only
-    /// on containers, which by themselves are never run: a container's handling is what its learned subcommands
-    /// without keys get.
+    /// Nobody knows where it would have to go, unless there is one master: a learned command without keys, of which
+    /// its server does not say how it is asked of several. In the table only on containers, which by themselves are
+    /// never run: a container's handling is what its learned subcommands without keys get.
     Unroutable,
 }
 

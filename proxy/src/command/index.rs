@@ -39,6 +39,12 @@ impl Index {
 
     #[inline]
     pub(super) fn find<'c>(&self, commands: &'c [Command], name: &[u8]) -> Option<&'c Command> {
+        self.position(commands, name).map(|at| &commands[at])
+    }
+
+    /// Where the command of this name is.
+    #[inline]
+    pub(super) fn position(&self, commands: &[Command], name: &[u8]) -> Option<usize> {
         let hash = hash(name);
         let mask = self.slots.len() - 1;
         let mut probe = hash as usize & mask;
@@ -50,7 +56,7 @@ impl Index {
             if slot.hash == hash {
                 let command = &commands[slot.at as usize];
                 if command.name.as_bytes().eq_ignore_ascii_case(name) {
-                    return Some(command);
+                    return Some(slot.at as usize);
                 }
             }
             probe = (probe + 1) & mask;

@@ -45,6 +45,8 @@ pub struct Command {
     pub flags: Flags,
     /// Where its keys are.
     pub keys: Keys,
+    /// The table says where its keys are in other words than a server does.
+    pub marked: bool,
     /// What Portico does with it.
     pub handling: Handling,
     /// The server's command tips (`request_policy:all_shards`, `nondeterministic_output`, ...), as it gave them.

@@ -64,7 +64,9 @@ impl Row<'static> {
         let &[first, last, step] = legacy.as_slice() else { return Err(wrong("first:last:step")()) };
         let specs: Option<Vec<KeySpec>> = list(specs, ' ').map(KeySpec::parse).collect();
         let mut keys = Keys::new(specs.ok_or_else(wrong("key specs"))?, (first, last, step), flags);
+        let mut marked = false;
         for mark in list(self.marks, ',') {
+            marked |= mark.starts_with("keys:");
             if let Some(walk) = mark.strip_prefix("keys:") {
                 keys = walk
                     .parse()
@@ -84,6 +86,7 @@ impl Row<'static> {
             keys,
             handling: Handling::parse(self.handling).ok_or_else(wrong("handling"))?,
             tips: list(tips, ',').map(Into::into).collect(),
+            marked,
             kind: Kind::of(name),
         })
     }

@@ -1,7 +1,7 @@
 //! All commands, found by name.
 
 use super::index::Index;
-use super::{Args, Command, Handling, Keys, Kind, Learned, Row, SOURCE};
+use super::{Args, Command, Handling, KeyFlags, KeySpec, Keys, Kind, Learned, Row, Rule, SOURCE};
 
 /// All known commands. Cheap to look up in, dear to build: built once and shared.
 #[derive(Clone, Debug)]
@@ -38,7 +38,10 @@ impl Table {
     pub fn builtin() -> Self {
         let rows = Row::all(SOURCE).map(|row| row.and_then(|row| row.command()));
         let rows = rows.map(|command| command.expect("every row of table.tsv parses"));
-        let (waiting, commands) = rows.partition(|command| version(command.since) > Self::BASE);
+        let (mut waiting, commands): (Vec<_>, _) =
+            rows.partition(|command: &Command| version(command.since) > Self::BASE);
+        // What is treated specially is not what the server says.
+        waiting.iter_mut().for_each(|command| command.marked = true);
         Self::new(commands, waiting)
     }
 
@@ -94,11 +97,12 @@ impl Table {
         self.find(&full[..end])
     }
 
-    /// Adds what a server has and the table has not. What the table has is not changed. Returns how many were added.
+    /// Takes in what a server says of its commands: those that the table has not are added, and of those that it has
+    /// the server's arity and key specs hold where they differ. Returns how many were added or changed.
     ///
-    /// With keys a command is routed by them; without, HELP and reads go to any master, and a subcommand is handled
-    /// as its container says. Names that are learned live as long as the process: learn into a clone of the table
-    /// in use, not into a new one.
+    /// With keys a new command is routed by them; without, it is asked of the nodes and merged as its policies say, a
+    /// subcommand without policies is handled as its container says, and HELP goes to any master. Names that are
+    /// learned live as long as the process: learn into a clone of the table in use, not into a new one.
     pub fn learn(&mut self, learned: &[Learned]) -> usize {
         let mut new = Vec::new();
         for command in learned {
@@ -110,14 +114,35 @@ impl Table {
             let subcommands = subcommands.filter(|sub| self.find(sub.name.as_bytes()).is_none());
             new.extend(subcommands.map(|sub| self.described(sub, default)));
         }
-        new.retain(|command| (1..=Self::MAX_NAME).contains(&command.name.len()));
+        // Servers before 7.0 list what browsers are made to send as commands, to close the connection.
+        let real =
+            |name: &str| (1..=Self::MAX_NAME).contains(&name.len()) && !["post", "host:"].contains(&name);
+        new.retain(|command| real(command.name));
         let added = new.len();
         if added > 0 {
             let mut commands = std::mem::take(&mut self.commands);
             commands.append(&mut new);
             *self = Self::new(commands, std::mem::take(&mut self.waiting));
         }
-        added
+        let all = learned.iter().flat_map(|command| std::iter::once(command).chain(&command.subcommands));
+        added + all.filter(|command| self.widen(command)).count()
+    }
+
+    /// Lets a known command have what a server says that it may: more arguments, keys at other places. Fewer it may
+    /// have always, since the server itself refuses them. Returns whether that changes it.
+    fn widen(&mut self, learned: &Learned) -> bool {
+        let Some(at) = self.index.position(&self.commands, learned.name.as_bytes()) else { return false };
+        let command = &mut self.commands[at];
+        let arity = wider(command.arity, learned.arity);
+        let said = Keys::new(learned.key_specs.clone(), (0, 0, 0), learned.flags());
+        let told = |keys: &Keys| matches!(keys, Keys::One(_) | Keys::Specs(_));
+        // What Portico splits by keys, or finds by itself, it knows better.
+        let routed = matches!(command.handling, Handling::Key | Handling::Block);
+        let moved = routed && told(&command.keys) && told(&said) && command.keys != said && !command.marked;
+        if moved {
+            command.keys = said;
+        }
+        moved | (std::mem::replace(&mut command.arity, arity) != arity)
     }
 
     /// What a new command is: as the table describes it, otherwise as the server does.
@@ -125,6 +150,14 @@ impl Table {
         let row = self.waiting.iter().find(|row| row.name == learned.name);
         row.cloned().unwrap_or_else(|| learned.command(default))
     }
+}
+
+/// An arity that allows what either does.
+fn wider(one: i32, other: i32) -> i32 {
+    if one == other || other == 0 {
+        return one;
+    }
+    -one.abs().min(other.abs())
 }
 
 /// Major and minor of `7.2.0`.
@@ -137,12 +170,13 @@ impl Learned {
     /// The command as Portico handles it; `default`: what its container says.
     fn command(&self, default: Handling) -> Command {
         let flags = self.flags();
-        let keys = Keys::new(self.key_specs.clone(), (self.first, self.last, self.step), flags);
+        let said = Keys::new(self.key_specs.clone(), (self.first, self.last, self.step), flags);
+        let keys = if self.is_about_an_index() || self.walks() { Keys::None } else { said };
         let handling = match keys {
             Keys::None if self.name.ends_with("|help") => Handling::Any,
             Keys::None if default != Handling::Unroutable => default,
-            Keys::None if flags.has(super::Flags::READONLY) => Handling::Any,
-            Keys::None => Handling::Unroutable,
+            Keys::None => self.by_policy().unwrap_or(Handling::Unroutable),
+            _ if flags.has(super::Flags::BLOCKING) => Handling::Block,
             _ => Handling::Key,
         };
         Command {
@@ -153,7 +187,43 @@ impl Learned {
             keys,
             handling,
             tips: self.tips.iter().map(|tip| tip.as_str().into()).collect(),
+            marked: false,
             kind: Kind::of(&self.name),
+        }
+    }
+
+    /// What RediSearch says are keys are names of indexes: each master has one of its own keys.
+    fn is_about_an_index(&self) -> bool {
+        let name = self.name.as_str();
+        (name.starts_with("ft.") || name.starts_with("_ft.")) && !name.starts_with("ft.sug")
+    }
+
+    /// It goes through the keyspace in a way of its own (CLUSTERSCAN): what stands for a key is none.
+    fn walks(&self) -> bool {
+        let named = |spec: &KeySpec| spec.flags.has(KeyFlags::NOT_KEY);
+        self.tips.iter().any(|tip| tip == "request_policy:special") && self.key_specs.iter().all(named)
+    }
+
+    /// How a command without keys is asked of several nodes, as its server's tips say (Redis' "command tips").
+    fn by_policy(&self) -> Option<Handling> {
+        let tip = |name: &str| self.tips.iter().find_map(|tip| tip.strip_prefix(name)?.strip_prefix(':'));
+        let rule = match tip("response_policy") {
+            Some("agg_sum") => Rule::Sum,
+            Some("agg_min") => Rule::Least,
+            Some("agg_max") => Rule::Most,
+            Some("agg_logical_and") => Rule::All,
+            Some("all_succeeded") => Rule::Same,
+            Some("one_succeeded") => Rule::Once,
+            // Lists without keys are joined.
+            None if self.flags().has(super::Flags::READONLY) => Rule::Concat,
+            _ => return None,
+        };
+        match tip("request_policy")? {
+            "all_shards" => Some(Handling::Masters(rule)),
+            // What reads is asked of masters: replicas have nothing of their own to add.
+            "all_nodes" if rule == Rule::Concat => None,
+            "all_nodes" => Some(Handling::Nodes(rule)),
+            _ => None,
         }
     }
 }
@@ -161,7 +231,7 @@ impl Learned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Flags, KeySpec, Local};
+    use crate::command::{Flags, Local};
 
     fn names<'t>(table: &'t Table, args: &[&str]) -> Result<&'t str, &'static str> {
         match table.resolve(args) {
@@ -274,7 +344,6 @@ mod tests {
             ..learned(name, &[])
         };
         let mut table = Table::builtin();
-        let before = table.find(b"get").cloned();
         assert_eq!(names(&table, &["CLIENT", "SETINFO"]), Err("subcommand"));
         let reply = [
             keyed,
@@ -286,13 +355,14 @@ mod tests {
             with("cluster", &[learned("cluster|migration", &["admin"])]),
             with("hotkeys", &[learned("hotkeys|get", &["admin"]), learned("hotkeys|help", &[])]),
         ];
-        // "GET" in capitals is known too.
-        assert_eq!(table.learn(&reply), 9);
+        // "GET" in capitals is known too; it and three subcommands may have other numbers of arguments.
+        assert_eq!(table.learn(&reply), 13);
         assert_eq!(table.learn(&reply), 0);
         let handling = |name: &str| table.find(name.as_bytes()).map(|command| command.handling);
-        assert_eq!(table.find(b"get").cloned(), before);
+        let get = table.find(b"get").expect("known");
+        assert_eq!((get.arity, get.flags.has(Flags::READONLY), &get.keys), (-2, true, &Keys::One(1)));
         assert_eq!(handling("msetex"), Some(Handling::Key));
-        assert_eq!(handling("m.read"), Some(Handling::Any));
+        assert_eq!(handling("m.read"), Some(Handling::Unroutable));
         assert_eq!(handling("m.write"), Some(Handling::Unroutable));
         assert_eq!(handling("client|setinfo"), Some(Handling::Local(Local::ClientSetInfo)));
         assert_eq!(handling("client|no-touch"), Some(Handling::Local(Local::ClientNoTouch)));
@@ -306,5 +376,86 @@ mod tests {
         let command = table.find(b"msetex").expect("learned");
         assert_eq!(command.key_positions(&request[..], &mut keys), Ok(()));
         assert_eq!(keys, [2, 4]);
+    }
+
+    #[test]
+    fn a_servers_tips_say_how_it_is_asked_of_many() {
+        let learned = |name: &str, flag: &str, tips: &[&str]| Learned {
+            name: name.into(),
+            arity: -1,
+            flags: vec![flag.into()],
+            tips: tips.iter().map(ToString::to_string).collect(),
+            ..Learned::default()
+        };
+        let mut table = Table::builtin();
+        let (shards, nodes) = ("request_policy:all_shards", "request_policy:all_nodes");
+        let cases = [
+            ("m.count", "readonly", &[shards, "response_policy:agg_sum"][..], Handling::Masters(Rule::Sum)),
+            ("m.least", "readonly", &[shards, "response_policy:agg_min"], Handling::Masters(Rule::Least)),
+            ("m.most", "readonly", &[shards, "response_policy:agg_max"], Handling::Masters(Rule::Most)),
+            ("m.all", "readonly", &[shards, "response_policy:agg_logical_and"], Handling::Masters(Rule::All)),
+            ("m.set", "write", &[nodes, "response_policy:all_succeeded"], Handling::Nodes(Rule::Same)),
+            ("m.stop", "write", &[shards, "response_policy:one_succeeded"], Handling::Masters(Rule::Once)),
+            ("m.names", "readonly", &[shards], Handling::Masters(Rule::Concat)),
+            ("m.odd", "readonly", &[shards, "response_policy:special"], Handling::Unroutable),
+            ("m.walk", "readonly", &["request_policy:special"], Handling::Unroutable),
+            ("m.silent", "readonly", &[], Handling::Unroutable),
+            ("m.write", "write", &[shards], Handling::Unroutable),
+        ];
+        let reply: Vec<_> = cases.iter().map(|(name, flag, tips, _)| learned(name, flag, tips)).collect();
+        assert_eq!(table.learn(&reply), cases.len());
+        for (name, _, _, handling) in cases {
+            assert_eq!(table.find(name.as_bytes()).map(|command| command.handling), Some(handling), "{name}");
+        }
+        let blocking = Learned { first: 1, last: 1, step: 1, ..learned("m.pop", "blocking", &[]) };
+        assert_eq!(table.learn(&[blocking]), 1);
+        assert_eq!(table.find(b"m.pop").map(|command| command.handling), Some(Handling::Block));
+    }
+
+    #[test]
+    fn what_modules_say_of_their_keys_is_mended() {
+        let said = |name: &str| Learned {
+            name: name.into(),
+            arity: -1,
+            flags: vec!["readonly".into(), "module".into()],
+            key_specs: vec![KeySpec::parse("index:1/range:0:1:0/RW,access,update").expect("a key spec")],
+            ..Learned::default()
+        };
+        let mut table = Table::builtin();
+        let names = ["json.mget", "cms.merge", "tdigest.merge", "ft.search", "ft.sugget", "post"];
+        table.learn(&names.map(said));
+        let keys = |request: &str| {
+            let words: Vec<&str> = request.split(' ').collect();
+            let Resolved::Command(command) = table.resolve(&words[..]) else { panic!("{request}") };
+            let mut out = Vec::new();
+            command.key_positions(&words[..], &mut out).map(|()| (out, command.handling))
+        };
+        assert_eq!(keys("JSON.MGET a b $.x"), Ok((vec![1, 2], Handling::Key)));
+        assert_eq!(keys("CMS.MERGE d 2 a b WEIGHTS 1 2"), Ok((vec![1, 3, 4], Handling::Key)));
+        assert_eq!(keys("TDIGEST.MERGE d 1 a"), Ok((vec![1, 3], Handling::Key)));
+        assert_eq!(keys("FT.SEARCH index *"), Ok((vec![], Handling::Unroutable)));
+        assert_eq!(keys("FT.SUGGET key x"), Ok((vec![1], Handling::Key)));
+        assert_eq!(table.find(b"post"), None, "it closes the connection");
+    }
+
+    #[test]
+    fn what_a_server_says_of_arity_and_keys_holds() {
+        let mut table = Table::builtin();
+        let spec = |text: &str| vec![KeySpec::parse(text).expect("a key spec")];
+        let learned = |name: &str, arity, specs| Learned {
+            name: name.into(),
+            arity,
+            key_specs: specs,
+            ..Learned::default()
+        };
+        let rank = learned("zrank", -3, spec("index:1/range:0:1:0/RO,access"));
+        let less = learned("expire", 3, spec("index:1/range:0:1:0/RW,update"));
+        let moved = learned("lcs", -3, spec("index:2/range:0:1:0/RO,access"));
+        let sort = learned("sort", -2, spec("index:1/range:0:1:0/RO,access"));
+        assert_eq!(table.learn(&[rank, less, moved, sort]), 2);
+        let arity = |name: &str| table.find(name.as_bytes()).map(|command| command.arity);
+        assert_eq!((arity("zrank"), arity("expire")), (Some(-3), Some(-3)));
+        assert_eq!(table.find(b"lcs").map(|command| &command.keys), Some(&Keys::One(2)));
+        assert!(matches!(table.find(b"sort").map(|command| &command.keys), Some(Keys::Walk(_))));
     }
 }

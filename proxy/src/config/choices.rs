@@ -83,6 +83,26 @@ impl Choice for CrossSlot {
     }
 }
 
+/// Which scripts run whose commands' names cannot be read from their text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptCommands {
+    /// None: what a script calls has to be written in it, or given to it.
+    Read,
+    /// All: what they may call is left to the rights of the user that Portico logs in as.
+    Any,
+}
+
+impl Choice for ScriptCommands {
+    const ALL: &'static [Self] = &[Self::Read, Self::Any];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Any => "any",
+        }
+    }
+}
+
 /// How much of a pipeline's order is kept between slots (design.md, promise 2). Within a slot it always is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipelineOrder {

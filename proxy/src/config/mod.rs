@@ -23,7 +23,7 @@ use portico_slots::Address;
 
 pub use address_map::AddressMap;
 pub use bind::BindAddress;
-pub use choices::{Choice, CrossSlot, LogFormat, LogLevel, PipelineOrder};
+pub use choices::{Choice, CrossSlot, LogFormat, LogLevel, PipelineOrder, ScriptCommands};
 pub use environment::{Remark, remarks};
 pub use error::{ConfigError, Invalid, Origin};
 pub use load::{CONFIG_FILE, arguments};
@@ -69,6 +69,7 @@ pub struct Config {
     pub tryagain_timeout: Duration,
     pub cross_slot: CrossSlot,
     pub pipeline_order: PipelineOrder,
+    pub script_commands: ScriptCommands,
 
     pub requirepass: Option<Secret>,
     pub requirepass_file: Option<PathBuf>,
@@ -118,6 +119,7 @@ impl Default for Config {
             tryagain_timeout: Duration::from_secs(5),
             cross_slot: CrossSlot::FanOut,
             pipeline_order: PipelineOrder::Signal,
+            script_commands: ScriptCommands::Read,
 
             requirepass: None,
             requirepass_file: None,

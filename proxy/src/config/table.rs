@@ -202,6 +202,15 @@ pub static SETTINGS: &[Setting] = &[
     )
     .under(CLUSTER),
     Setting::new(
+        "script-commands",
+        "read|any",
+        "Scripts that call commands whose names cannot be read from their text: refuse them; or run them, so that \
+         only the rights of node-username keep them from CLUSTER",
+        |config, text| choice(text).map(|which| config.script_commands = which),
+        |config| config.script_commands.name().to_owned(),
+    )
+    .under(CLUSTER),
+    Setting::new(
         "max-redirections",
         "number",
         "Most MOVED and ASK that one request follows",

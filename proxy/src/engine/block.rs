@@ -18,7 +18,7 @@ use crate::command::Command;
 use crate::plan::{
     Action, Event, Facts, Patience, RequestArgs, Timeout, decide, nil, put_back, reads_from_the_end,
 };
-use crate::session::{Block, ClientFlags, Stall, Task, Unblock};
+use crate::session::{Block, Client, ClientFlags, Stall, Task, Unblock};
 use crate::topology::Cluster;
 
 /// While a slot is open, a client blocked at its source is asked so often whether it should wait at its target.
@@ -56,6 +56,26 @@ impl Engine {
         self.wake(key);
     }
 
+    /// Sends a request on a connection of its client's own, to which nothing more is sent before it is answered.
+    fn send_alone(&mut self, key: ClientKey, slot: Slot, traits: Traits, request: &[u8]) -> Flow {
+        let Some(client) = self.clients.get(key) else { return Flow::Close };
+        if !client.is_answered() {
+            return Flow::Wait(Stall::Order); // it takes another way
+        }
+        if !self.take_lane(key) {
+            return Flow::Wait(Stall::Backpressure);
+        }
+        let flow = self.send(key, slot, traits, request);
+        if flow != Flow::Done {
+            return flow;
+        }
+        if self.clients.get(key).is_some_and(Client::is_answered) {
+            self.leave_lane(key); // refused
+            return flow;
+        }
+        Flow::Block
+    }
+
     /// A command that may wait, with all its keys in `slot`.
     pub(super) fn begin_block(
         &mut self,
@@ -69,7 +89,7 @@ impl Engine {
         let words = RequestArgs::new(request, args);
         let traits = Traits::of(command);
         let Some(timeout) = Timeout::of(command.name, &words) else {
-            return self.send(key, slot, traits, request); // it does not wait
+            return self.send_alone(key, slot, traits, request); // a module's: nobody knows for how long
         };
         let patience = timeout.read(&words);
         let Some(client) = self.clients.get(key) else { return Flow::Close };

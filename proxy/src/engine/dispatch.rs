@@ -124,9 +124,13 @@ impl Engine {
                 let name = command.name.replace('|', " ").to_uppercase();
                 self.refuse(key, format!("ERR {name} is not available through Portico: {advice}").as_bytes())
             }
+            Handling::Unroutable if cluster.topology.masters().len() == 1 && is_about_data(command) => {
+                self.send_anywhere(key, cluster, Traits::of(command), request)
+            }
             Handling::Unroutable => {
                 let text = format!(
-                    "ERR Portico does not know where '{}' would have to run: it has no keys that the server tells of",
+                    "ERR Portico does not know where '{}' would have to run: it has no keys that the server tells of, and \
+                     one master's answer would be a part of the whole",
                     command.name
                 );
                 self.refuse(key, text.as_bytes())
@@ -155,17 +159,16 @@ impl Engine {
             traits = traits.with_keys(positions.iter().map(|&at| words.word(at as usize)));
         }
         self.positions = positions;
+        if command.is_script()
+            && found.is_ok()
+            && let Some(objected) = self.object_to_script(key, cluster, command, words)
+        {
+            return self.objected(key, objected);
+        }
         match (found, first) {
             (Ok(()), Some(_)) if apart => {
-                let advice = match self.config.cross_slot {
-                    CrossSlot::Refuse => String::new(),
-                    CrossSlot::FanOut | CrossSlot::Emulate => format!(
-                        " (Portico does not do {} across slots yet, that is --cross-slot emulate: give the keys one \
-                         {{hash tag}})",
-                        command.name.to_uppercase()
-                    ),
-                };
-                self.refuse(key, format!("{}{advice}", local::CROSSSLOT).as_bytes())
+                let text = self.apart(command);
+                self.refuse(key, text.as_bytes())
             }
             (Ok(()), Some(slot)) if may_wait(command, words) => {
                 self.begin_block(key, cluster, command, slot, request, args)
@@ -175,16 +178,28 @@ impl Engine {
             }
             (Ok(()), Some(slot)) => self.send(key, slot, traits, request),
             (Err(KeyError::Unpaired), _) => self.refuse(key, &errors::wrong_arity(command.name)),
-            // No keys, or none that can be told: a master knows what to do or to say.
-            _ => {
-                if command.is_script() {
+            (Ok(()), None) if command.is_script() => match self.home_of_script(key, cluster, words) {
+                Ok(slot) => {
                     traits.signal |= !command.flags.has(Flags::READONLY);
-                    let slot = self.session_slot(key, cluster);
-                    return self.send_script(key, cluster, slot, traits, request, words);
+                    self.send_script(key, cluster, slot, traits, request, words)
                 }
-                self.send_anywhere(key, cluster, traits, request)
-            }
+                Err(text) => self.refuse(key, &text),
+            },
+            // No keys, or none that can be told: a master knows what to do or to say.
+            _ => self.send_anywhere(key, cluster, traits, request),
         }
+    }
+
+    /// The error for keys in several slots.
+    pub(super) fn apart(&self, command: &Command) -> String {
+        if self.config.cross_slot == CrossSlot::Refuse {
+            return local::CROSSSLOT.to_owned();
+        }
+        let name = command.name.to_uppercase();
+        format!(
+            "{} (Portico does not do {name} across slots yet: give the keys one {{hash tag}})",
+            local::CROSSSLOT
+        )
     }
 
     /// To one master, the same for a session as long as it answers.
@@ -205,9 +220,14 @@ impl Engine {
 
     /// The slot that stands for what has no keys, by session: the first of a master's that answers.
     pub(super) fn session_slot(&self, key: ClientKey, cluster: &Cluster) -> Slot {
+        self.clients.get(key).map_or(0, |client| self.numbered_slot(key, cluster, client.id))
+    }
+
+    /// The slot that stands for what has no keys, by a number: the first of a master's that answers.
+    pub(super) fn numbered_slot(&self, key: ClientKey, cluster: &Cluster, number: u64) -> Slot {
         let masters = cluster.topology.masters();
         let Some(client) = self.clients.get(key) else { return 0 };
-        let Some(at) = client.id.checked_rem(masters.len() as u64) else { return 0 };
+        let Some(at) = number.checked_rem(masters.len() as u64) else { return 0 };
         let mut turn = masters.iter().cycle().skip(at as usize).take(masters.len()).copied();
         let living = turn.clone().find(|&master| self.may_answer(client.lane, master));
         living.or_else(|| turn.next()).and_then(|master| cluster.topology.first_slot(master)).unwrap_or(0)
@@ -233,9 +253,6 @@ impl Engine {
         };
         let in_turn = open && matches!(rule, Rule::Sum | Rule::Concat);
         let audience = if in_turn { Audience::MastersInTurn } else { Audience::Masters };
-        if command.name.starts_with("function|") {
-            self.shared.scripts.long.doubt(); // a name may be another function's from now on
-        }
         let target = (command.name, Traits::of(command));
         if rule == Rule::Random {
             return self.fan_nodes(key, cluster, target, audience, kind, b"*1\r\n$6\r\nDBSIZE\r\n");
@@ -282,6 +299,12 @@ impl Engine {
     }
 }
 
+/// Whether a command that nobody knows reads or writes data, so that it leaves the connection as it is.
+fn is_about_data(command: &Command) -> bool {
+    let blocks = command.flags.has(Flags::BLOCKING);
+    !blocks && (command.flags.has(Flags::READONLY) || command.flags.has(Flags::WRITE))
+}
+
 /// Whether a request waits on a connection of its client's own.
 fn may_wait(command: &Command, words: &RequestArgs<'_>) -> bool {
     match command.handling {
@@ -294,6 +317,9 @@ fn may_wait(command: &Command, words: &RequestArgs<'_>) -> bool {
 fn merge_of(rule: Rule, open: bool) -> Merge {
     match rule {
         Rule::Sum => Merge::Sum,
+        Rule::Least => Merge::Least,
+        Rule::Most => Merge::Most,
+        Rule::Once => Merge::Kill,
         Rule::Concat => Merge::Concat { distinct: open },
         Rule::Texts => Merge::Texts,
         Rule::Latest => Merge::Latest,

@@ -354,6 +354,10 @@ impl Engine {
                 self.made = made;
                 return self.workers_too(entry, index, (seq, fan), Question::ResetStat);
             }
+            FanKind::FunctionsChanged => {
+                self.shared.scripts.functions.doubt();
+                merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made);
+            }
             FanKind::Workers(told) => Self::tell_gathered(told, &fan, &mut made),
             FanKind::PubSub(who, pattern) if !failed => {
                 self.tell_who(&fan.parts, &who, pattern.as_deref(), &mut made);

@@ -105,6 +105,7 @@ impl Engine {
             config: &self.config,
             shared: &self.shared,
             version: &cluster.version,
+            identity: &cluster.identity,
             now: self.now,
             out,
         };
@@ -128,7 +129,7 @@ impl Engine {
             Local::ClientCaching => local::caching(context, words),
             Local::ClientGetRedir => local::redirection(context),
             Local::ClientTrackingInfo => local::tracking_info(context),
-            Local::ClusterDisabled => local::cluster_disabled(context),
+            Local::ClusterDisabled => local::cluster_disabled(context, words),
             Local::Role => local::role(context),
             Local::Time => local::time(context),
             Local::ClientNoEvict => local::set_flag(context, words, ClientFlags::NO_EVICT),

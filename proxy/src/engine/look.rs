@@ -80,7 +80,7 @@ impl Engine {
             return Some(Flow::Wait(Stall::Order));
         }
         if flags.has(ClientFlags::MULTI) && !runs_in_multi(command) {
-            return Some(self.queue(key, command, request));
+            return Some(self.queue(key, cluster, command, request, &words));
         }
         if flags.has(ClientFlags::TRACKING) {
             return self.look_tracked(key, cluster, command, request, args);

@@ -31,6 +31,7 @@ mod quiet;
 mod receive;
 mod retry;
 mod scan;
+mod script_rules;
 mod scripts;
 mod send;
 mod server;

@@ -96,8 +96,12 @@ impl Engine {
         match command.name {
             "eval" => !declares_no_writes(words.word(1)),
             "evalsha" => {
-                let text = Sha::parse(words.word(1)).and_then(|sha| self.shared.scripts.text(&sha));
-                text.is_none_or(|text| !declares_no_writes(&text))
+                let script = Sha::parse(words.word(1)).and_then(|sha| self.shared.scripts.script(&sha));
+                script.is_none_or(|script| !declares_no_writes(&script.text))
+            }
+            "fcall" => {
+                let function = self.shared.scripts.functions.find(words.word(1));
+                function.is_none_or(|function| !function.no_writes)
             }
             _ => true,
         }

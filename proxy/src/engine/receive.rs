@@ -235,7 +235,7 @@ impl Engine {
         }
         match action {
             Action::Pass => match event {
-                Event::Error(reply) => self.answer(&entry, reply),
+                Event::Error(reply) => self.answer(&entry, &crate::plan::advised(reply)),
                 Event::Lost { .. } => {}
             },
             Action::Refuse(refusal) => self.refuse_request(&entry, node, refusal),

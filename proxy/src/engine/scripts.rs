@@ -17,27 +17,36 @@ use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::{Args as _, Command, Scripts};
 use crate::plan::{Event, Merge, Part, RequestArgs, ScriptCall, script_call, with_queued};
-use crate::scripts::{ScriptName, Sha};
+use crate::scripts::{Script, ScriptName, Sha};
 use crate::session::{FanKind, PendingFlags, Task};
 use crate::topology::Cluster;
 
 /// What a worker knows of the table of texts without asking it, so that an EVAL costs no hash.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Texts that are in the table, by a few of their bytes.
-    kept: HashMap<u64, (Arc<[u8]>, Sha)>,
+    /// Scripts that were sent as texts, by a few of their bytes.
+    kept: HashMap<u64, Kept>,
     bytes: usize,
+    /// Scripts of the table.
+    by_sha: HashMap<Sha, Arc<Script>>,
     /// The table's counts, as of when this was true.
     flushes: u64,
     losses: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    script: Arc<Script>,
+    /// What it is called by, once it is in the table.
+    remembered: Option<Sha>,
 }
 
 /// Texts that a worker recognizes, together.
 const MOST_KEPT: usize = 8 << 20;
 /// Scripts that are known to be known on one connection.
 const MOST_SCRIPTS: usize = 10_000;
-/// What a node answers that does not have a script.
-const NOSCRIPT: &[u8] = b"-NOSCRIPT No matching script. Please use EVAL.\r\n";
+/// How all servers begin what they answer that do not have a script.
+const NOSCRIPT: &[u8] = b"-NOSCRIPT No matching script";
 
 impl Engine {
     /// What a request calls; the text of an EVAL is known from now on. None: nothing that can be a script.
@@ -112,9 +121,9 @@ impl Engine {
         if link.scripts.contains(&sha) || link.pipe.outstanding_bytes() > Self::MOST_ON_LINK {
             return;
         }
-        let Some(text) = self.shared.scripts.text(&sha) else { return };
+        let Some(script) = self.shared.scripts.script(&sha) else { return };
         let mut load = Vec::new();
-        encode::command(&mut load, &[b"SCRIPT", b"LOAD", &text]);
+        encode::command(&mut load, &[b"SCRIPT", b"LOAD", &script.text]);
         if link.scripts.len() >= MOST_SCRIPTS {
             link.scripts.clear();
         }
@@ -125,25 +134,53 @@ impl Engine {
 
     /// Keeps the text of an EVAL, which a standalone would know by its SHA1 from then on.
     fn remember_evaluated(&mut self, text: &[u8]) -> Sha {
-        let memory = &mut self.script_memory;
-        let fingerprint = fingerprint(text);
-        if let Some((kept, sha)) = memory.kept.get(&fingerprint)
-            && **kept == *text
-        {
-            return *sha;
+        let script = self.read_script(text);
+        let kept = self.script_memory.kept.get_mut(&fingerprint(text));
+        if let Some(sha) = kept.as_ref().and_then(|kept| kept.remembered) {
+            return sha;
         }
         let sha = Sha::of(text);
-        self.shared.scripts.remember(sha, text, false);
-        let Some(kept) = self.shared.scripts.text(&sha) else { return sha };
-        if memory.bytes + kept.len() > MOST_KEPT {
+        self.shared.scripts.remember(sha, &script, false);
+        if let Some(kept) = kept {
+            kept.remembered = Some(sha);
+        }
+        sha
+    }
+
+    /// A text as a script: what it calls is read once.
+    pub(super) fn read_script(&mut self, text: &[u8]) -> Arc<Script> {
+        self.heed_flushes();
+        let memory = &mut self.script_memory;
+        let fingerprint = fingerprint(text);
+        if let Some(kept) = memory.kept.get(&fingerprint).filter(|kept| *kept.script.text == *text) {
+            return Arc::clone(&kept.script);
+        }
+        let script = Arc::new(Script::read(text));
+        if memory.bytes + text.len() > MOST_KEPT {
             memory.kept.clear();
             memory.bytes = 0;
         }
-        memory.bytes += kept.len();
-        if let Some((before, _)) = memory.kept.insert(fingerprint, (kept, sha)) {
-            memory.bytes -= before.len();
+        memory.bytes += text.len();
+        let kept = Kept { script: Arc::clone(&script), remembered: None };
+        if let Some(before) = memory.kept.insert(fingerprint, kept) {
+            memory.bytes -= before.script.text.len();
         }
-        sha
+        script
+    }
+
+    /// A script of the table.
+    pub(super) fn script_by_sha(&mut self, sha: Sha) -> Option<Arc<Script>> {
+        self.heed_flushes();
+        let memory = &mut self.script_memory;
+        if let Some(script) = memory.by_sha.get(&sha) {
+            return Some(Arc::clone(script));
+        }
+        let script = self.shared.scripts.script(&sha)?;
+        if memory.by_sha.len() >= MOST_SCRIPTS {
+            memory.by_sha.clear();
+        }
+        memory.by_sha.insert(sha, Arc::clone(&script));
+        Some(script)
     }
 
     /// Forgets what a SCRIPT FLUSH on any worker, or the table's limit, made untrue.
@@ -173,7 +210,7 @@ impl Engine {
         let script = entry.flags.has(RequestFlags::SCRIPT)
             && !entry.flags.has(RequestFlags::TRANSACTION)
             && !entry.flags.has(RequestFlags::LOADED);
-        if event != Event::Error(NOSCRIPT) || !script {
+        if !matches!(event, Event::Error(line) if line.starts_with(NOSCRIPT)) || !script {
             return false;
         }
         for link in self.links.values_mut().filter(|link| Some(link.node) == node) {
@@ -205,12 +242,20 @@ impl Engine {
     ) -> Flow {
         let traits = Traits::of(command);
         let same = FanKind::Merge(Merge::Same);
+        if let Some(objected) = self.object_to_script(key, cluster, command, words) {
+            return self.objected(key, objected);
+        }
         match what {
             Scripts::Load => {
                 let text = words.word(2);
-                self.heed_flushes();
-                self.shared.scripts.remember(Sha::of(text), text, true);
+                let script = self.read_script(text);
+                self.shared.scripts.remember(Sha::of(text), &script, true);
                 self.fan_nodes(key, cluster, (command.name, traits), Audience::Nodes, same, request)
+            }
+            Scripts::Functions => {
+                self.shared.scripts.long.doubt(); // a name may be another function's from now on
+                let kind = FanKind::FunctionsChanged;
+                self.fan_nodes(key, cluster, (command.name, traits), Audience::Masters, kind, request)
             }
             Scripts::Flush => {
                 let valid =
@@ -289,7 +334,7 @@ impl Engine {
 }
 
 /// A number that two texts seldom share: of a few of their bytes, since reading all of them is what it is to save.
-fn fingerprint(text: &[u8]) -> u64 {
+pub(super) fn fingerprint(text: &[u8]) -> u64 {
     const SAMPLES: usize = 16;
     let mut mixed = text.len() as u64;
     for sample in 0..SAMPLES {

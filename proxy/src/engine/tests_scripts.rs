@@ -1,11 +1,14 @@
 //! Scripts without sockets: which connection is given which text, and in which order.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha1::Digest as _;
 
 use super::tests::{World, cluster};
 use crate::backend::{Lane, LinkKey};
+use crate::scripts::Function;
 
 const LOAD: &str = "*3 SCRIPT LOAD return1";
 const NOSCRIPT: &str = "-NOSCRIPT No matching script. Please use EVAL.\r\n";
@@ -60,12 +63,20 @@ fn answer_own(world: &mut World, reply: &str) {
     world.turn();
 }
 
+/// A node has listed its functions: there is `f`.
+fn list_function(world: &World) {
+    let functions = &world.engine.shared.scripts.functions;
+    let f = Function { library: Arc::default(), no_writes: false };
+    functions.settle(functions.doubts().unwrap_or_default(), Some(HashMap::from([(b"f"[..].into(), f)])));
+}
+
 #[test]
 fn a_script_has_a_connection_of_its_own_until_it_was_seen_to_end_soon() {
     let mut world = world();
     let (client, other, shared) = (world.client(), world.client(), world.link(7000));
     let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
     let calls = ["EVAL new 1 b", "FCALL f 1 b"];
+    list_function(&world);
     for call in calls {
         world.send(client, &[call, "GET b"]);
         world.send(other, &["GET b"]);
@@ -90,6 +101,7 @@ fn a_script_has_a_connection_of_its_own_until_it_was_seen_to_end_soon() {
     assert_eq!(world.received_on(shared), "*2 FUNCTION FLUSH");
     world.engine.link_input(shared, b"+OK\r\n");
     world.turn();
+    list_function(&world);
     world.send(client, &calls);
     assert_eq!(world.received_on(shared), "*4 EVAL new 1 b");
     world.engine.link_input(shared, b":1\r\n");
@@ -253,4 +265,30 @@ fn a_running_script_is_killed_on_another_connection() {
     assert_eq!(world.told(other), "+OK\r\n");
     assert_eq!(world.told(client), "");
     assert_eq!(world.received(7001), "*2 GET a", "in its turn");
+}
+
+#[test]
+fn a_function_is_called_once_it_is_known_what_its_library_calls() {
+    let mut world = world();
+    let (client, call) = (world.client(), "FCALL f 1 b");
+    world.send(client, &[call]);
+    assert_eq!(world.received(7000), "", "a node is to list it first");
+    list_function(&world);
+    world.pass(Duration::from_millis(10));
+    assert!(
+        world
+            .links
+            .keys()
+            .copied()
+            .collect::<Vec<_>>()
+            .iter()
+            .any(|&key| world.received_on(key).contains(call))
+    );
+    // One that is not listed either is the node's to refuse.
+    let other = world.client();
+    world.send(other, &["FCALL none 1 b"]);
+    list_function(&world);
+    world.pass(Duration::from_millis(10));
+    let told: Vec<_> = world.links.keys().copied().collect();
+    assert!(told.iter().any(|&key| world.received_on(key).contains("FCALL none 1 b")));
 }

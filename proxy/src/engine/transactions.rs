@@ -11,7 +11,7 @@ use super::Engine;
 use super::long_scripts::scripts_in;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
-use crate::command::{Args, Command, Flags, Handling, Transaction};
+use crate::command::{Args, Command, Flags, Handling, Keys, Transaction};
 use crate::config::CrossSlot;
 use crate::local;
 use crate::plan::{
@@ -37,6 +37,10 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         let queues = client.flags.has(ClientFlags::MULTI);
         match what {
+            // From Valkey 8.1 on that discards the transaction.
+            Transaction::Multi | Transaction::Watch if queues && cluster.identity.is_valkey((8, 1)) => {
+                self.not_in_multi(key, cluster, command)
+            }
             Transaction::Multi if queues => self.refuse(key, b"ERR MULTI calls can not be nested"),
             Transaction::Multi => {
                 client.flags.set(ClientFlags::MULTI);
@@ -67,9 +71,16 @@ impl Engine {
     }
 
     /// Queues a command.
-    pub(super) fn queue(&mut self, key: ClientKey, command: &Command, request: &[u8]) -> Flow {
+    pub(super) fn queue(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        request: &[u8],
+        words: &RequestArgs<'_>,
+    ) -> Flow {
         if command.flags.has(Flags::NO_MULTI) {
-            return self.turn_away(key, b"ERR Command not allowed inside a transaction");
+            return self.not_in_multi(key, cluster, command);
         }
         if command.handling == Handling::Tracking {
             return self.turn_away(key, b"ERR CLIENT TRACKING inside MULTI is not available through Portico");
@@ -78,9 +89,14 @@ impl Engine {
             let text = format!("ERR {} is not available through Portico", command.name.to_uppercase());
             return self.turn_away(key, text.as_bytes());
         }
+        let mut home = None;
+        if let Some(refused) = self.object_to_queued(key, cluster, command, words, &mut home) {
+            return refused;
+        }
         let limit = self.config.client_query_buffer_limit;
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         let transaction = &mut client.standing().transaction;
+        transaction.home = transaction.home.or(home);
         let start = transaction.requests.len();
         if !transaction.aborted {
             transaction.requests.extend_from_slice(request);
@@ -93,6 +109,54 @@ impl Engine {
         }
         self.reply_now(key, b"+QUEUED\r\n");
         Flow::Done
+    }
+
+    /// What no transaction may have discards it.
+    fn not_in_multi(&mut self, key: ClientKey, cluster: &Cluster, command: &Command) -> Flow {
+        if !cluster.identity.is_valkey((9, 0)) {
+            return self.turn_away(key, b"ERR Command not allowed inside a transaction");
+        }
+        let text = format!("ERR Command '{}' not allowed inside a transaction", command.name);
+        self.turn_away(key, text.as_bytes())
+    }
+
+    /// What would fail when it runs though others have run by then is refused when it is queued. `home`: where a
+    /// script belongs that declares no keys.
+    fn object_to_queued(
+        &mut self,
+        key: ClientKey,
+        cluster: &Cluster,
+        command: &Command,
+        words: &RequestArgs<'_>,
+        home: &mut Option<Slot>,
+    ) -> Option<Flow> {
+        use Handling as H;
+        if let Some(objected) = self.object_to_script(key, cluster, command, words) {
+            return Some(self.objected(key, objected));
+        }
+        let mut positions = Vec::new();
+        if !matches!(command.handling, H::Key | H::KeyUnlessBlock | H::Block | H::Copy)
+            || matches!(command.keys, Keys::One(_))
+            || command.key_positions(words, &mut positions).is_err()
+        {
+            return None;
+        }
+        let mut slots = positions.iter().map(|&at| slot(words.word(at as usize)));
+        let Some(first) = slots.next() else {
+            if command.is_script() {
+                match self.home_of_script(key, cluster, words) {
+                    Ok(slot) => *home = Some(slot),
+                    Err(text) => return Some(self.turn_away(key, &text)),
+                }
+            }
+            return None;
+        };
+        // At the other levels EXEC runs nothing of a transaction with keys in several slots.
+        if self.config.cross_slot == CrossSlot::Emulate && slots.any(|other| other != first) {
+            let text = self.apart(command);
+            return Some(self.turn_away(key, text.as_bytes()));
+        }
+        None
     }
 
     /// A command was refused: what is being queued will not run.
@@ -133,7 +197,7 @@ impl Engine {
         }
         let mut transaction = std::mem::take(&mut standing.transaction);
         let watched = standing.watched.clone();
-        let home = standing.home.or(watched.first().copied());
+        let home = standing.home.or(watched.first().copied()).or(transaction.home);
         let home = home.unwrap_or_else(|| self.session_slot(key, cluster));
         let emulates = self.config.cross_slot == CrossSlot::Emulate;
         let plan = transaction

@@ -7,6 +7,7 @@ use portico_resp::{RequestScanner, encode};
 use portico_slots::{Slot, slot};
 
 use super::retry::ASKING;
+use super::script_rules::Objected;
 use super::send::{Flow, Traits};
 use super::{Effect, Engine};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
@@ -66,6 +67,17 @@ impl Engine {
             return None;
         }
         let traits = Traits::of(command);
+        if command.is_script()
+            && let Some(objected) = self.object_to_script(key, cluster, command, &known)
+        {
+            return match objected {
+                Objected::Wait(stall) => Some(Flow::Wait(stall)),
+                Objected::Refuse(_) => None, // kept whole, and refused then
+            };
+        }
+        if command.is_script() && self.is_judged_whole(key, &known) {
+            return None;
+        }
         let script = if command.is_script() { self.before_streamed_script(&known) } else { None };
         let now = self.now;
         let client = self.clients.get_mut(key)?;
@@ -163,7 +175,7 @@ impl Engine {
         let (head, slot, flags) = (std::mem::take(&mut upload.head), upload.slot, upload.flags);
         let asks = upload.asking.is_some();
         let (script, link) = (upload.script, upload.link);
-        let script = script.and_then(|sha| self.shared.scripts.text(&sha));
+        let script = script.and_then(|sha| self.shared.scripts.script(&sha));
         let Some(link_key) = link else { return };
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref_mut() else { return };
@@ -182,9 +194,9 @@ impl Engine {
                 link.pipe.push(b"", InFlight { flags, ..InFlight::nobodys() });
                 link.pipe.stream(request);
             };
-            if let Some(text) = script {
+            if let Some(script) = script {
                 let mut load = Vec::new();
-                encode::command(&mut load, &[b"SCRIPT", b"LOAD", &text]);
+                encode::command(&mut load, &[b"SCRIPT", b"LOAD", &script.text]);
                 ahead(&load);
             }
             if asks {

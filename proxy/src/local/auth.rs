@@ -131,7 +131,7 @@ fn describe(context: &mut Context<'_>) {
     let protocol = context.client.protocol();
     let out = &mut *context.out;
     encode::map_header(out, 7, protocol);
-    for (field, value) in [("server", "redis"), ("version", context.version)] {
+    for (field, value) in [("server", &*context.identity.name), ("version", &context.identity.version)] {
         encode::bulk(out, field.as_bytes());
         encode::bulk(out, value.as_bytes());
     }

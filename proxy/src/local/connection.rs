@@ -78,7 +78,11 @@ pub fn time(context: &mut Context<'_>) {
 }
 
 /// CLUSTER, READONLY, READWRITE, ASKING: what a server outside a cluster says.
-pub fn cluster_disabled(context: &mut Context<'_>) {
+pub fn cluster_disabled(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    // Valkey takes these also without cluster mode.
+    if context.identity.is_valkey((8, 0)) && (args.is(0, "readonly") || args.is(0, "readwrite")) {
+        return encode::simple(context.out, "OK");
+    }
     encode::error(context.out, "ERR This instance has cluster support disabled");
 }
 

@@ -16,6 +16,7 @@ use std::time::Instant;
 use crate::config::Config;
 use crate::session::Client;
 use crate::stats::Shared;
+use crate::topology::Identity;
 
 pub use acl::{is_own_user, locks_out, without_hashes};
 pub use auth::{auth, hello, reset};
@@ -46,6 +47,8 @@ pub struct Context<'a> {
     pub shared: &'a Arc<Shared>,
     /// `redis_version` of the nodes.
     pub version: &'a str,
+    /// What they are by their own name.
+    pub identity: &'a Identity,
     /// The time.
     pub now: Instant,
     /// Where the reply goes.

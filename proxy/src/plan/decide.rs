@@ -152,6 +152,21 @@ fn on_error(line: &[u8], facts: Facts) -> Action {
     again
 }
 
+/// A node's error as a client is told it: what only a cluster says is told with what to do.
+#[must_use]
+pub fn advised(error: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    // `BY option of SORT denied in cluster mode.`, `GET option ..`; 7.4 and later: `.. when keys formed by the pattern
+    // may be in different slots.`
+    const DENIED: [&[u8]; 2] = [b"-ERR BY option of SORT denied in", b"-ERR GET option of SORT denied in"];
+    if !DENIED.iter().any(|denied| error.starts_with(denied)) {
+        return error.into();
+    }
+    let line = error.strip_suffix(b"\r\n").unwrap_or(error);
+    let advice = b" Portico does not look up other keys for SORT yet: sort by the elements alone, and read the other keys \
+        with MGET\r\n";
+    [line, advice].concat().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,8 @@ pub enum Merge {
     Sum,
     /// The smallest integer.
     Least,
+    /// The largest integer.
+    Most,
     /// KEYS: all elements; what two nodes name is told once when `distinct`.
     Concat {
         /// A slot is being moved, so that two nodes may name one key.
@@ -138,6 +140,10 @@ pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &m
         Merge::Least => {
             let least = parts.iter().filter_map(integer_reply).min();
             encode::integer(out, least.unwrap_or(0));
+        }
+        Merge::Most => {
+            let most = parts.iter().filter_map(integer_reply).max();
+            encode::integer(out, most.unwrap_or(0));
         }
         Merge::Digest => server::digest(parts, out),
         Merge::SlowlogLen => server::slow_count(parts, out),

@@ -3,6 +3,7 @@
 mod block;
 mod decide;
 mod merge;
+mod objection;
 mod request;
 pub mod scan_cursor;
 mod scripts;
@@ -12,8 +13,9 @@ mod split;
 mod transaction;
 
 pub use block::{Patience, Timeout, nil, put_back, reads_from_the_end};
-pub use decide::{Action, Event, Facts, Refusal, decide};
+pub use decide::{Action, Event, Facts, Refusal, advised, decide};
 pub use merge::{Merge, Part, Parts, merge};
+pub use objection::{Given, Home, Objection, home, objection};
 pub use request::RequestArgs;
 pub use scripts::{ScriptCall, merge_exists, script_call};
 pub use settings::{Asked, SettingsChange, Source, tell_settings};

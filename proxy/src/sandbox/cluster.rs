@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use portico_slots::{Address, SLOT_COUNT};
 
+use super::program::default_program;
 use super::{Server, ServerOptions};
 
 /// Forming takes two to three seconds: a node refuses to serve in its first two.
@@ -36,7 +37,7 @@ impl Default for ClusterOptions {
         ClusterOptions {
             masters: 3,
             replicas: 0,
-            redis_server: "redis-server".into(),
+            redis_server: default_program(),
             node_timeout: Duration::from_secs(1),
             extra_args: Vec::new(),
             password: None,
@@ -138,8 +139,12 @@ impl Cluster {
             // Different from the start: nobody has to win a conflict about them.
             node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])?;
             if index < masters.len() {
-                let (first, last) = (slots_before(index), slots_before(index + 1) - 1);
-                node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()])?;
+                // ADDSLOTSRANGE came with 7.0.
+                let slots: Vec<String> =
+                    (slots_before(index)..slots_before(index + 1)).map(|slot| slot.to_string()).collect();
+                let words: Vec<&str> =
+                    ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
+                node.ask(&words)?;
             }
         }
         // Each to each: faster than gossip.

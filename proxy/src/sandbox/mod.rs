@@ -1,11 +1,12 @@
 //! Throwaway Redis servers and clusters as values, for `portico sandbox` and the end-to-end tests.
 //!
-//! Real `redis-server` processes (7.0 or later, or Valkey) on loopback ports that nobody else uses. Dropping the
+//! Real `redis-server` processes (6.2 or later, or Valkey) on loopback ports that nobody else uses. Dropping the
 //! value ends them and removes their folders; should this process itself be killed, a watchdog does.
 
 mod cluster;
 mod connection;
 mod port;
+mod program;
 mod server;
 mod watchdog;
 

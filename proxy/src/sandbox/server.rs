@@ -10,6 +10,7 @@ use portico_slots::Address;
 use redis_protocol::resp2::types::BytesFrame;
 use tempfile::TempDir;
 
+use super::program::{default_program, is_old};
 use super::watchdog::Watchdog;
 use super::{Connection, Port};
 
@@ -23,6 +24,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 const LOG_FILE: &str = "redis.log";
+
+/// How far from its port for clients an old server listens for other nodes.
+const OLD_BUS: u16 = 10_000;
 
 /// How to start a server.
 #[derive(Debug, Clone)]
@@ -39,7 +43,7 @@ pub struct ServerOptions {
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        ServerOptions { redis_server: "redis-server".into(), cluster: None, password: None, args: Vec::new() }
+        ServerOptions { redis_server: default_program(), cluster: None, password: None, args: Vec::new() }
     }
 }
 
@@ -47,6 +51,8 @@ impl Default for ServerOptions {
 #[derive(Debug)]
 pub struct Server {
     options: ServerOptions,
+    /// It is older than 7.0.
+    old: bool,
     port: Port,
     bus_port: Port,
     // Before the folder: the process ends first.
@@ -68,8 +74,9 @@ impl Server {
     /// The program cannot be run or ends at once (the error quotes its log), or it does not answer.
     pub fn start(options: ServerOptions) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
-        let mut server =
-            Server { options, port: Port::reserve()?, bus_port: Port::reserve()?, process: None, folder };
+        let old = is_old(&options.redis_server);
+        let (port, bus_port) = (Port::reserve()?, Port::reserve()?);
+        let mut server = Server { options, old, port, bus_port, process: None, folder };
         for _ in 1..ATTEMPTS {
             match server.restart() {
                 Err(_) if server.log().contains("Failed listening on port") => {
@@ -91,7 +98,7 @@ impl Server {
     /// The port for other nodes, of a server in cluster mode.
     #[must_use]
     pub fn bus_port(&self) -> u16 {
-        self.bus_port.number()
+        if self.old { self.port() + OLD_BUS } else { self.bus_port.number() }
     }
 
     /// `127.0.0.1` and the port for clients.
@@ -195,11 +202,15 @@ impl Server {
         let mut command = Command::new(&self.options.redis_server);
         command.args(["--port", &port, "--bind", "127.0.0.1", "--protected-mode", "no", "--daemonize", "no"]);
         command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
-        command
-            .args(["--enable-debug-command", "yes", "--logfile", LOG_FILE, "--dir"])
-            .arg(self.folder.path());
+        command.args(["--logfile", LOG_FILE, "--dir"]).arg(self.folder.path());
+        if !self.old {
+            command.args(["--enable-debug-command", "yes"]);
+        }
         if let Some(node_timeout) = self.options.cluster {
-            command.args(["--cluster-enabled", "yes", "--cluster-port", &self.bus_port().to_string()]);
+            command.args(["--cluster-enabled", "yes"]);
+            if !self.old {
+                command.args(["--cluster-port", &self.bus_port.number().to_string()]);
+            }
             command.args(["--cluster-node-timeout", &node_timeout.as_millis().to_string()]);
         }
         if let Some(password) = &self.options.password {

@@ -1,14 +1,19 @@
-//! The texts of the scripts that clients sent, so that a node that lacks one can be given it: one bounded table for
-//! the whole process, read only when a connection is not known to have a script.
+//! The texts of the scripts that clients sent, and what they call, so that a node that lacks one can be given it and
+//! what must not run is refused: one bounded table for the whole process, read only when a worker does not know a script.
 
+mod functions;
 mod long;
+mod lua;
+mod reading;
 mod sha;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+pub use functions::{Function, Functions, parse_function_list};
 pub use long::{LongScripts, ScriptName};
+pub use reading::{Call, Made, Piece, Reading};
 pub use sha::Sha;
 
 /// All texts together, in bytes; the oldest make room.
@@ -16,9 +21,26 @@ const MOST_BYTES: usize = 64 << 20;
 /// What an entry costs besides its text, roughly.
 const ENTRY: usize = 128;
 
+/// A script's text, and what it calls.
+#[derive(Debug)]
+pub struct Script {
+    /// As it was sent.
+    pub text: Box<[u8]>,
+    /// What it calls.
+    pub reading: Reading,
+}
+
+impl Script {
+    /// Reads a text.
+    #[must_use]
+    pub fn read(text: &[u8]) -> Self {
+        Self { text: text.into(), reading: Reading::of(text, false) }
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
-    text: Arc<[u8]>,
+    script: Arc<Script>,
     /// It was given by SCRIPT LOAD: outlasts those of EVAL, which come again by themselves.
     loaded: bool,
 }
@@ -35,16 +57,17 @@ struct Texts {
 
 impl Texts {
     /// Returns whether others had to make room.
-    fn add(&mut self, sha: Sha, text: &[u8], loaded: bool, most: usize) -> bool {
-        if text.len() + ENTRY > most {
+    fn add(&mut self, sha: Sha, script: &Arc<Script>, loaded: bool, most: usize) -> bool {
+        let size = script.text.len() + ENTRY;
+        if size > most {
             return false;
         }
         match self.by_sha.get_mut(&sha) {
             Some(entry) if entry.loaded || !loaded => return false,
             Some(entry) => entry.loaded = true, // its place among the others is looked at when it is reached
             None => {
-                self.by_sha.insert(sha, Entry { text: text.into(), loaded });
-                self.bytes += text.len() + ENTRY;
+                self.by_sha.insert(sha, Entry { script: Arc::clone(script), loaded });
+                self.bytes += size;
             }
         }
         if loaded {
@@ -71,7 +94,7 @@ impl Texts {
 
     fn remove(&mut self, sha: &Sha) {
         if let Some(entry) = self.by_sha.remove(sha) {
-            self.bytes -= entry.text.len() + ENTRY;
+            self.bytes -= entry.script.text.len() + ENTRY;
         }
     }
 }
@@ -87,22 +110,24 @@ pub struct Scripts {
     losses: AtomicU64,
     /// Those that run long.
     pub long: LongScripts,
+    /// The functions that the nodes have.
+    pub functions: Functions,
 }
 
 impl Scripts {
     /// Keeps the text of a script. `loaded`: by SCRIPT LOAD.
-    pub fn remember(&self, sha: Sha, text: &[u8], loaded: bool) {
+    pub fn remember(&self, sha: Sha, script: &Arc<Script>, loaded: bool) {
         let mut texts = self.texts.write().unwrap_or_else(PoisonError::into_inner);
-        if texts.add(sha, text, loaded, MOST_BYTES) {
+        if texts.add(sha, script, loaded, MOST_BYTES) {
             self.losses.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The text of a script, if it was seen.
+    /// A script, if it was seen.
     #[must_use]
-    pub fn text(&self, sha: &Sha) -> Option<Arc<[u8]>> {
+    pub fn script(&self, sha: &Sha) -> Option<Arc<Script>> {
         let texts = self.texts.read().unwrap_or_else(PoisonError::into_inner);
-        texts.by_sha.get(sha).map(|entry| Arc::clone(&entry.text))
+        texts.by_sha.get(sha).map(|entry| Arc::clone(&entry.script))
     }
 
     /// Whether the script was seen.
@@ -149,7 +174,7 @@ mod tests {
     #[test]
     fn what_was_loaded_outlasts_what_comes_again_by_itself() {
         let mut texts = Texts::default();
-        let text = [b'x'; 100];
+        let text = Arc::new(Script::read(&[b'x'; 100]));
         let most = 4 * (100 + ENTRY);
         assert!(!texts.add(sha(0), &text, false, most));
         assert!(!texts.add(sha(1), &text, true, most));
@@ -166,15 +191,19 @@ mod tests {
         }
         left = [0, 1, 99, 105, 106, 109].map(|n| texts.by_sha.contains_key(&sha(n))).into();
         assert_eq!(left, [false, false, false, false, true, true]);
-        assert!(!texts.add(sha(200), &vec![0; most], true, most), "longer than all together may be");
+        assert!(
+            !texts.add(sha(200), &Arc::new(Script::read(&vec![0; most])), true, most),
+            "longer than all together may be"
+        );
         assert!(!texts.by_sha.contains_key(&sha(200)));
     }
 
     #[test]
     fn a_flush_is_noticed() {
         let scripts = Scripts::default();
-        scripts.remember(Sha::of(b"return 1"), b"return 1", false);
-        assert_eq!(scripts.text(&Sha::of(b"return 1")).as_deref(), Some(&b"return 1"[..]));
+        scripts.remember(Sha::of(b"return 1"), &Arc::new(Script::read(b"return 1")), false);
+        let kept = scripts.script(&Sha::of(b"return 1")).expect("it was seen");
+        assert_eq!(&*kept.text, b"return 1");
         let (flushes, losses) = (scripts.flushes(), scripts.losses());
         scripts.flush();
         assert!(!scripts.has(&Sha::of(b"return 1")));

@@ -35,6 +35,13 @@ impl Sha {
     }
 }
 
+impl std::fmt::Display for Sha {
+    /// Forty hexadecimal digits in lower case.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

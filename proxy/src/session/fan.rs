@@ -48,6 +48,8 @@ pub enum FanKind {
     ScriptsExist(Vec<bool>),
     /// SCRIPT FLUSH.
     ScriptFlush,
+    /// What changes the nodes' functions.
+    FunctionsChanged,
     /// What every worker answered.
     Workers(Told),
     /// Who listens to what, and for names the pattern that they have to match.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use portico_slots::Slot;
+
 use crate::backend::ClientKey;
 use crate::plan::{Plan, Step};
 
@@ -14,6 +16,8 @@ pub struct Transaction {
     pub ranges: Vec<Range<usize>>,
     /// One of them calls a script.
     pub scripts: bool,
+    /// With the keys that a script names without declaring them, for a transaction that has no others.
+    pub home: Option<Slot>,
     /// How it is to be run, once EXEC has looked at it.
     pub plan: Option<Plan>,
     /// One was refused: EXEC discards all.

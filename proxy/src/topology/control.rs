@@ -11,6 +11,7 @@ use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::version::{Identity, is_served, not_served};
 use crate::backend::Credentials;
 use crate::pubsub::OwnAddresses;
 
@@ -24,8 +25,20 @@ pub(super) struct About {
     pub(super) run_id: Option<String>,
     /// `redis_version`.
     pub(super) version: Option<String>,
+    /// `server_name` and that server's version, where it has another than Redis.
+    pub(super) identity: Option<Identity>,
     /// Its `timeout` for idle clients; none if zero or not to be told.
     pub(super) timeout: Option<Duration>,
+}
+
+impl About {
+    /// What has the same commands, modules apart.
+    pub(super) fn learned_as(&self) -> Option<String> {
+        match &self.identity {
+            Some(identity) => Some(format!("{} {}", identity.name, identity.version)),
+            None => self.version.clone(),
+        }
+    }
 }
 
 /// A connection to one node.
@@ -72,6 +85,14 @@ impl Control {
         };
         control.about.run_id = field("run_id");
         control.about.version = field("redis_version");
+        let name = field("server_name").filter(|name| name != "redis");
+        control.about.identity = name.and_then(|name| {
+            let version = field(&format!("{name}_version"))?;
+            Some(Identity { name: name.into(), version: version.into() })
+        });
+        if let Some(version) = control.about.version.as_deref().filter(|version| !is_served(version)) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, not_served(version)));
+        }
         if let BytesFrame::Array(pair) = control.call(&["CONFIG", "GET", "timeout"]).await?
             && let Some(seconds) = pair.get(1).and_then(|value| value.as_str()?.parse::<u64>().ok())
         {

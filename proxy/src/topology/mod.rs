@@ -5,7 +5,9 @@ mod control;
 mod refresher;
 mod snapshot;
 mod trouble;
+mod version;
 
 pub use refresher::{RefreshRequests, Refresher};
 pub use snapshot::{Cluster, SharedCluster};
 pub use trouble::Trouble;
+pub use version::{Identity, is_served, not_served};

@@ -18,11 +18,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::chronicle::Chronicle;
 use super::control::{About, Control};
-use super::{Cluster, SharedCluster, Trouble};
+use super::{Cluster, Identity, SharedCluster, Trouble};
 use crate::backend::Credentials;
 use crate::command::{Table, parse_command_reply};
 use crate::config::Config;
 use crate::pubsub::OwnAddresses;
+use crate::scripts::parse_function_list;
 use crate::stats::Shared;
 
 /// Masters asked in one refresh, at most; in larger clusters others have their turn at the next.
@@ -109,12 +110,33 @@ impl Refresher {
         let number = self.shared.map_reads.begin();
         match self.read_map().await {
             Ok(()) => {
+                self.list_functions().await;
                 self.shared.map_reads.end(number);
                 self.tell_settings();
             }
             Err(why) => self.chronicle.no_map(why, Instant::now()),
         }
         self.chronicle.look(&self.cluster.load().topology, Instant::now());
+    }
+
+    /// Has a node list the functions, if somebody wants to know.
+    async fn list_functions(&mut self) {
+        let Some(doubts) = self.shared.scripts.functions.doubts() else { return };
+        let limit = Instant::now() + self.config.connect_timeout;
+        let mut listed = None;
+        let mut silent = Vec::new();
+        for (address, control) in &mut self.controls {
+            match timeout_at(limit, control.call(&["FUNCTION", "LIST", "WITHCODE"])).await {
+                Ok(Ok(reply)) => listed = parse_function_list(&reply), // one that is busy with a script says so
+                _ => silent.push(address.clone()),
+            }
+            if listed.is_some() {
+                break;
+            }
+        }
+        // Its answer would be taken for that to the next question.
+        self.controls.retain(|address, _| !silent.contains(address));
+        self.shared.scripts.functions.settle(doubts, listed);
     }
 
     /// Asks for the map and publishes it; or says why there is none.
@@ -288,6 +310,9 @@ impl Refresher {
             version.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>()
         });
         let version = version.map_or_else(|| Arc::clone(&current.version), Arc::from);
+        let own = abouts().filter_map(|about| about.identity.clone());
+        let identity = own.min_by(|one, other| one.version.cmp(&other.version));
+        let identity = Arc::new(identity.unwrap_or_else(|| Identity::redis(&version)));
         let timeout = abouts().filter_map(|about: &About| about.timeout).min();
         let ping_interval =
             timeout.map_or(Duration::from_secs(10), |timeout| (timeout / 2).min(Duration::from_secs(10)));
@@ -297,6 +322,7 @@ impl Refresher {
         let same = changes.is_empty()
             && current.sockets == sockets
             && current.version == version
+            && current.identity == identity
             && Arc::ptr_eq(&current.table, &table)
             && current.ping_interval == ping_interval
             && health(&current.topology) == health(&topology);
@@ -305,7 +331,7 @@ impl Refresher {
         }
         let known: HashSet<&Address> = topology.nodes().iter().map(|node| &node.address).collect();
         self.controls.retain(|address, _| known.contains(address));
-        self.cluster.store(Arc::new(Cluster { topology, sockets, version, table, ping_interval }));
+        self.cluster.store(Arc::new(Cluster { topology, sockets, version, identity, table, ping_interval }));
         (self.published)();
     }
 
@@ -334,10 +360,10 @@ impl Refresher {
     /// Adds to the table what a node of a version that was not asked before has and the table has not.
     async fn learn(&mut self, table: &Arc<Table>) -> Arc<Table> {
         let fresh = self.controls.values_mut().find(|control| {
-            control.about.version.as_ref().is_some_and(|version| !self.learned_from.contains(version))
+            control.about.learned_as().is_some_and(|version| !self.learned_from.contains(&version))
         });
         let Some(control) = fresh else { return Arc::clone(table) };
-        let version = control.about.version.clone().unwrap_or_default();
+        let version = control.about.learned_as().unwrap_or_default();
         let limit = Instant::now() + self.config.connect_timeout;
         let Ok(Ok(reply)) = timeout_at(limit, control.call(&["COMMAND"])).await else {
             return Arc::clone(table);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use portico_slots::{Address, NodeIndex, Topology};
 
+use super::Identity;
 use crate::command::Table;
 
 /// The snapshot that is in force, for all workers.
@@ -21,6 +22,8 @@ pub struct Cluster {
     pub sockets: Vec<Option<SocketAddr>>,
     /// `redis_version` of the nodes; the lowest while they differ.
     pub version: Arc<str>,
+    /// What the nodes are, by their own name and version.
+    pub identity: Arc<Identity>,
     /// Portico's commands and those learned from the nodes.
     pub table: Arc<Table>,
     /// An idle connection is pinged this often, so that the nodes' `timeout` does not close it.
@@ -35,6 +38,7 @@ impl Cluster {
             topology: Topology::empty(),
             sockets: Vec::new(),
             version: "7.0.0".into(),
+            identity: Arc::new(Identity::redis("7.0.0")),
             table,
             ping_interval: Duration::from_secs(10),
         }

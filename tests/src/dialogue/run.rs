@@ -51,9 +51,10 @@ impl Side<'_> {
     fn clear(&self) -> Result<()> {
         for server in &self.servers {
             let mut connection = server.connect()?;
-            for command in [&["FLUSHALL"][..], &["SCRIPT", "FLUSH"], &["FUNCTION", "FLUSH"]] {
+            for command in [&["FLUSHALL"][..], &["SCRIPT", "FLUSH"]] {
                 connection.ask(command)?;
             }
+            connection.call(&["FUNCTION", "FLUSH"])?; // from 7.0 on
         }
         // A proxy remembers scripts too.
         Client::connect(self.port)?.call(&["SCRIPT", "FLUSH"].map(|word| word.as_bytes().to_vec())).map(drop)

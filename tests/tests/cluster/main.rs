@@ -7,6 +7,7 @@ mod large_values;
 mod outages;
 mod pipelines;
 mod pubsub;
+mod rights;
 mod sandbox;
 mod scripts;
 mod settings;

@@ -36,6 +36,114 @@ fn flush_directly(cluster: &Cluster) -> Result<()> {
     cluster.nodes().iter().try_for_each(|node| node.ask(&["SCRIPT", "FLUSH"]).map(drop))
 }
 
+/// The beginning of what a script is told that asks about all keys.
+const WHOLE: &str = "-ERR this script calls ";
+
+/// With several masters, a script would be told of one's keys.
+#[test]
+fn a_script_about_the_whole_keyspace_is_refused_unless_there_is_one_master() -> Result<()> {
+    let cluster = Cluster::start(options())?;
+    let portico = Portico::start(&cluster, &[])?;
+    let mut client = portico.client()?;
+    for key in KEYS {
+        client.expect(&format!("SET {key} x"), "+OK\r\n")?;
+    }
+    let purge =
+        "local r = redis.call('scan', '0') for _, k in ipairs(r[2]) do redis.call('unlink', k) end return 1";
+    let texts = [
+        "return redis.call('keys', '*')",
+        "return redis.call('dbsize')",
+        "return redis.call('flushall')",
+        purge,
+    ];
+    for text in texts {
+        for line in
+            [format!("EVAL \"{text}\" 0"), format!("EVAL \"{text}\" 1 a"), format!("SCRIPT LOAD \"{text}\"")]
+        {
+            client.send(&encode_line(&line))?;
+            let told = String::from_utf8(client.reply()?)?;
+            ensure!(told.starts_with(WHOLE) && told.contains("one of 3 masters"), "{line}: {told}");
+        }
+        client.expect("MULTI", "+OK\r\n")?;
+        client.send(&encode_line(&format!("EVAL \"{text}\" 0")))?;
+        ensure!(client.reply()?.starts_with(WHOLE.as_bytes()));
+        client.expect("EXEC", "-EXECABORT Transaction discarded because of previous errors.\r\n")?;
+    }
+    client.expect("DBSIZE", ":3\r\n")?;
+    let alone = Cluster::start(ClusterOptions { masters: 1, ..options() })?;
+    let portico = Portico::start(&alone, &[])?;
+    let mut client = portico.client()?;
+    client.expect("MSET a 1 b 2 c 3", "+OK\r\n")?;
+    client.expect("EVAL \"return redis.call('dbsize')\" 0", ":3\r\n")?;
+    client.expect("EVAL \"return #redis.call('keys', '*')\" 0", ":3\r\n")?;
+    client.expect("EVAL \"return redis.call('flushall')\" 0", "+OK\r\n")?;
+    client.expect("DBSIZE", ":0\r\n")
+}
+
+/// Also of functions that came to the nodes by another way.
+#[test]
+fn a_function_about_the_whole_keyspace_or_the_cluster_is_refused() -> Result<()> {
+    let cluster = Cluster::start(options())?;
+    let portico = Portico::start(&cluster, &[])?;
+    let mut client = portico.client()?;
+    let library = |name: &str, body: &str| {
+        format!("#!lua name={name}\nredis.register_function('{name}', function(keys, args) {body} end)")
+    };
+    let whole = "ERR this library calls DBSIZE, which is about the whole keyspace";
+    let told = client.call(&["FUNCTION", "LOAD", &library("size", "return redis.call('dbsize')")])?;
+    ensure!(told.starts_with(format!("-{whole}").as_bytes()), "{}", String::from_utf8_lossy(&told));
+    let cluster_text = library("nodes", "return redis.call('cluster', 'nodes')");
+    ensure!(
+        client.call(&["FUNCTION", "LOAD", &cluster_text])?
+            == b"-ERR This instance has cluster support disabled\r\n"
+    );
+    for node in cluster.nodes() {
+        node.ask(&["FUNCTION", "LOAD", &library("size", "return redis.call('dbsize')")])?;
+        node.ask(&["FUNCTION", "LOAD", &cluster_text])?;
+        node.ask(&["FUNCTION", "LOAD", &library("any", "return redis.call(args[1], unpack(keys))")])?;
+    }
+    let told = client.call(&["FCALL", "size", "0"])?;
+    ensure!(
+        told.starts_with(b"-ERR the function's library calls DBSIZE"),
+        "{}",
+        String::from_utf8_lossy(&told)
+    );
+    client.expect(
+        "FCALL nodes 0",
+        "-ERR This instance has cluster support disabled script: nodes, on @user_function:2.\r\n",
+    )?;
+    client.expect("FCALL any 1 a get", "$-1\r\n")?;
+    client.expect(
+        "FCALL any 1 a cluster",
+        "-ERR This instance has cluster support disabled script: any, on @user_function:2.\r\n",
+    )?;
+    client.expect("FCALL none 0", "-ERR Function not found\r\n")
+}
+
+/// What cannot be read is not run, unless Portico is told to.
+#[test]
+fn a_script_whose_commands_cannot_be_read_is_refused_or_trusted() -> Result<()> {
+    let cluster = Cluster::start(options())?;
+    let line = "EVAL \"local t = cjson.decode(ARGV[1]) return redis.call(t[1], KEYS[1])\" 1 a '[\"get\"]'";
+    let strict = Portico::start(&cluster, &[])?;
+    let mut client = strict.client()?;
+    client.send(&encode_line(line))?;
+    let told = String::from_utf8(client.reply()?)?;
+    ensure!(told.starts_with("-ERR Portico cannot read which command this script calls in line 1"), "{told}");
+    let portico = Portico::start(&cluster, &["--script-commands", "any"])?;
+    portico.client()?.expect(line, "$-1\r\n")?;
+    // By whom it is called makes no difference.
+    for _ in 0..6 {
+        let mut client = portico.client()?;
+        client.expect("EVAL \"return redis.call('set', ARGV[1], 'x')\" 0 foo", "+OK\r\n")?;
+        client.send(&encode_line(
+            "EVAL \"redis.call('set', 'foo', 1) return redis.call('set', 'bar', 1)\" 0",
+        ))?;
+        ensure!(client.reply()?.starts_with(b"-CROSSSLOT this script names keys of several masters"));
+    }
+    Ok(())
+}
+
 #[test]
 fn a_script_is_known_at_every_slot_once_it_was_seen() -> Result<()> {
     let cluster = Cluster::start(options())?;

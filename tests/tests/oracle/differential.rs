@@ -56,7 +56,7 @@ impl Pair {
     fn clear(&self) -> Result<()> {
         for server in self.cluster.nodes().iter().chain([&self.redis]) {
             for command in [&["FLUSHALL"][..], &["SCRIPT", "FLUSH"], &["FUNCTION", "FLUSH"]] {
-                server.ask(command)?;
+                server.call(command)?; // FUNCTION came with 7.0
             }
         }
         Ok(())

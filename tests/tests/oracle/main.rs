@@ -4,4 +4,5 @@ mod command_table;
 mod dialogues;
 mod differential;
 mod info_fields;
+mod other_servers;
 mod server_names;

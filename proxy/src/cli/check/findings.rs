@@ -8,6 +8,9 @@ use portico_slots::{Address, NodeId, SLOT_COUNT, Topology, View};
 use super::probe::Probe;
 use super::report::{ranges, slots};
 
+/// The user that Portico needs, for ACL SETUSER.
+const USER_RIGHTS: &str = "portico on >password ~* &* +@all -cluster +cluster|nodes +cluster|info";
+
 /// Errors, which keep requests from being served, and warnings, in the order found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -34,13 +37,25 @@ impl Findings {
         answers: impl Iterator<Item = (&'a Address, &'a Probe)>,
     ) {
         let mut versions = BTreeSet::new();
+        let mut ruled = Vec::new();
         for (address, answer) in answers {
+            ruled.extend(answer.rules_cluster.then_some(address));
             self.examine_answer(topology, address, answer);
             versions.insert(answer.version.as_str());
         }
         if versions.len() > 1 {
             let versions: Vec<_> = versions.into_iter().collect();
             self.warn(format!("the nodes have different versions: {}", versions.join(", ")));
+        }
+        if let Some(first) = ruled.first() {
+            let others = match ruled.len() - 1 {
+                0 => String::new(),
+                others => format!(" and {others} others"),
+            };
+            self.warn(format!(
+                "{first}{others}: the user that Portico logs in as may change the cluster, and so may a script of a client \
+                 whose commands Portico cannot read: ACL SETUSER {USER_RIGHTS}"
+            ));
         }
         self.examine_cluster(topology);
     }

@@ -1,11 +1,12 @@
 //! Asking one node what Portico will ask it, and whether it may.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use portico_slots::{Address, View, parse};
 use redis_protocol::resp2::types::BytesFrame;
 
 use crate::config::Config;
 use crate::sandbox::{Connection, text};
+use crate::topology::{is_served, not_served};
 
 /// What Portico does at a node besides serving, and what it cannot do without. The client that the CLIENT KILL names
 /// does not exist.
@@ -20,6 +21,9 @@ const NEEDED: &[(&[&str], &str)] = &[
     (&["MULTI"], "transactions are refused"),
 ];
 
+/// What changes nothing, whoever asks it, and needs a right that Portico does not need.
+const NOT_NEEDED: &[&str] = &["CLUSTER", "DELSLOTS", "-1"];
+
 /// What a node said.
 pub(super) struct Probe {
     pub(super) view: View,
@@ -29,6 +33,8 @@ pub(super) struct Probe {
     pub(super) state: String,
     /// What is not permitted: the node's words and what that costs.
     pub(super) refused: Vec<String>,
+    /// The user that Portico logs in as may change the cluster.
+    pub(super) rules_cluster: bool,
 }
 
 pub(super) fn probe(address: &Address, config: &Config) -> Result<Probe> {
@@ -37,6 +43,11 @@ pub(super) fn probe(address: &Address, config: &Config) -> Result<Probe> {
     let nodes = node.ask(&["CLUSTER", "NODES"]).context("CLUSTER NODES")?;
     let cluster = node.ask(&["CLUSTER", "INFO"]).context("CLUSTER INFO")?;
     let server = node.ask(&["INFO", "server"]).context("INFO server")?;
+    let numbers = field(&server, "redis_version").unwrap_or_default();
+    ensure!(is_served(numbers), "{}", not_served(numbers));
+    let denied =
+        |reply: &BytesFrame| matches!(reply, BytesFrame::Error(error) if error.starts_with("NOPERM"));
+    let rules_cluster = !denied(&node.call(NOT_NEEDED)?);
     let mut refused = Vec::new();
     for (command, cost) in NEEDED {
         if let BytesFrame::Error(error) = node.call(command)? {
@@ -51,6 +62,7 @@ pub(super) fn probe(address: &Address, config: &Config) -> Result<Probe> {
         version: version.or_else(redis).unwrap_or_else(|| "unknown version".to_owned()),
         state: field(&cluster, "cluster_state").unwrap_or("unknown").to_owned(),
         refused,
+        rules_cluster,
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p portico-tests --bin command-table -- --redis-server PATH > table.tsv`: the columns `marks` and
 //! `handling` are kept from the table as it was when this was built. A command that it did not have gets `?`, which
-//! does not parse: somebody has to decide. Rows of commands that came after the server are kept as they are.
+//! does not parse: somebody has to decide. With `--plain` it prints what the server says and nothing else. Rows of commands that came after the server are kept as they are.
 
 mod server;
 
@@ -15,10 +15,14 @@ use server::Server;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let program = match args.as_slice() {
+    let (plain, args) = match args.as_slice() {
+        [rest @ .., flag] if flag == "--plain" => (true, rest),
+        rest => (false, rest),
+    };
+    let program = match args {
         [] => "redis-server",
         [flag, path] if flag == "--redis-server" => path,
-        _ => bail!("usage: command-table [--redis-server PATH]"),
+        _ => bail!("usage: command-table [--redis-server PATH] [--plain]"),
     };
     let mut server = Server::start(program)?;
     let mut commands = Vec::new();
@@ -26,6 +30,11 @@ fn main() -> Result<()> {
         let subcommands = std::mem::take(&mut command.subcommands);
         commands.push(command);
         commands.extend(subcommands);
+    }
+    if plain {
+        commands.sort_by(|one, other| one.name.cmp(&other.name));
+        commands.iter().for_each(|command| println!("{}", command.columns("")));
+        return Ok(());
     }
     let mut since = HashMap::new();
     versions(&server.call(&["COMMAND", "DOCS"])?, &mut since);
