@@ -2,6 +2,7 @@
 
 mod handshake;
 mod keys;
+mod mark;
 mod pipe;
 
 pub use handshake::{Credentials, Fence, Handshake, HandshakeError, Identity};

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 
 use portico_resp::{ReplyScanner, count_requests, is_error};
 use portico_slots::Slot;
+use slotmap::{Key as _, KeyData};
 
-use crate::backend::ClientKey;
+use super::mark;
+use crate::backend::{ClientKey, LinkKey};
 
 /// What a later decision about a request needs to know of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestFlags(u16);
+pub struct RequestFlags(u32);
 
 impl RequestFlags {
     /// Changes nothing: may be sent again freely.
@@ -46,6 +48,11 @@ impl RequestFlags {
     pub const IMPATIENT: Self = Self(1 << 14);
     /// Any node may take it, whoever owns its slot: a message, the question who listens, what has no keys.
     pub const ANYWHERE: Self = Self(1 << 15);
+    /// Portico's own ECHO of a number: once it has come back nothing sent before it can still be answered.
+    pub const MARK: Self = Self(1 << 16);
+    /// Portico's own CLIENT UNBLOCK. Its `seq` and `part` name the connection that it is about
+    /// ([`InFlight::about`]).
+    pub const UNBLOCK: Self = Self(1 << 17);
 
     /// Both sets of flags.
     #[must_use]
@@ -112,6 +119,20 @@ impl InFlight {
         Self { flags: RequestFlags::IGNORED, ..Self::nobodys() }
     }
 
+    /// Portico's own CLIENT UNBLOCK of another connection.
+    #[must_use]
+    pub fn unblock(about: LinkKey) -> Self {
+        let name = about.data().as_ffi();
+        let flags = RequestFlags::IGNORED.with(RequestFlags::UNBLOCK);
+        Self { seq: name as u32, part: (name >> 32) as u32, flags, ..Self::nobodys() }
+    }
+
+    /// The connection that an [`InFlight::unblock`] is about.
+    #[must_use]
+    pub fn about(&self) -> LinkKey {
+        KeyData::from_ffi(u64::from(self.seq) | u64::from(self.part) << 32).into()
+    }
+
     /// One of Portico's own requests.
     #[must_use]
     pub fn nobodys() -> Self {
@@ -147,6 +168,8 @@ pub struct Pipe {
     streaming: bool,
     /// The streamed request was appended to its end.
     stream_ended: bool,
+    /// Nothing was sent since a mark came back, or since the connection was set up.
+    marked: bool,
     /// Finds the end of the reply that is being received.
     pub replies: ReplyScanner,
     /// The beginning of the reply that is being received was thrown away.
@@ -163,6 +186,7 @@ impl Pipe {
             self.buffer.clear();
             self.head = 0;
             self.sent = 0;
+            self.marked = false;
         } else if self.head > KEEP && self.head * 2 > self.buffer.len() {
             self.buffer.drain(..self.head);
             self.sent -= self.head;
@@ -187,11 +211,53 @@ impl Pipe {
         self.groups.push_back(Group { left, ..Group::default() });
     }
 
-    /// Whether the next reply is one of a group's.
+    /// Whether the next reply is one of a group's, or a mark's.
     #[inline]
     #[must_use]
-    pub fn in_group(&self) -> bool {
-        self.in_flight.front().is_some_and(|entry| entry.flags.has(RequestFlags::GROUP))
+    pub fn in_group_or_mark(&self) -> bool {
+        const EITHER: RequestFlags = RequestFlags::GROUP.with(RequestFlags::MARK);
+        self.in_flight.front().is_some_and(|entry| entry.flags.any(EITHER))
+    }
+
+    /// Whether the oldest request is a mark.
+    #[must_use]
+    pub fn at_mark(&self) -> bool {
+        self.in_flight.front().is_some_and(|entry| entry.flags.has(RequestFlags::MARK))
+    }
+
+    /// Whether nothing was sent behind the last mark, which has not come back.
+    #[must_use]
+    pub fn ends_in_mark(&self) -> bool {
+        self.in_flight.back().is_some_and(|entry| entry.flags.has(RequestFlags::MARK))
+    }
+
+    /// Whether nothing was sent since the last mark came back, or since the connection was set up: every reply that
+    /// can come has come.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.marked
+    }
+
+    /// Queues a mark: a number that nobody can have guessed.
+    pub fn push_mark(&mut self, number: u64) {
+        let flags = RequestFlags::IGNORED.with(RequestFlags::MARK);
+        self.push(&mark::request(number), InFlight { flags, ..InFlight::nobodys() });
+    }
+
+    /// Takes the mark that is the oldest request out if `reply` is its reply. Returns whether it was.
+    pub fn mark_came_back(&mut self, reply: &[u8]) -> bool {
+        if !mark::is_reply(self.oldest_bytes(), reply) {
+            return false;
+        }
+        self.answered();
+        self.marked = self.in_flight.is_empty();
+        true
+    }
+
+    /// Whether the group that the next reply is one of expects others behind it.
+    #[must_use]
+    pub fn group_goes_on(&self) -> bool {
+        self.groups.front().is_some_and(|group| group.left > 1)
     }
 
     /// Who wants to know what the next reply of a group says, and its place: a client that may be blocked by the last.
@@ -346,7 +412,7 @@ impl Pipe {
     pub fn forget_handshake(&mut self) {
         if self.in_flight.is_empty() {
             self.buffer.clear();
-            (self.head, self.sent) = (0, 0);
+            (self.head, self.sent, self.marked) = (0, 0, true);
         }
     }
 
@@ -421,6 +487,26 @@ mod tests {
             }
         }
         assert!(pipe.buffer.capacity() < 4 * KEEP, "{}", pipe.buffer.capacity());
+    }
+
+    #[test]
+    fn only_its_own_number_is_a_marks_reply_and_only_behind_everything_it_clears() {
+        let mut pipe = Pipe::default();
+        pipe.push(b"one", entry(1));
+        pipe.push_mark(u64::MAX);
+        assert!(pipe.ends_in_mark() && !pipe.at_mark() && !pipe.is_marked());
+        assert!(pipe.answered().is_some());
+        assert!(pipe.at_mark() && !pipe.mark_came_back(b"$1\r\n1\r\n") && pipe.at_mark());
+        let reply = b"$20\r\n18446744073709551615\r\n";
+        assert!(pipe.mark_came_back(reply) && pipe.is_marked() && pipe.is_empty());
+        pipe.push(b"two", entry(2));
+        assert!(!pipe.is_marked());
+        pipe.push_mark(7);
+        pipe.push(b"three", entry(3));
+        assert!(pipe.answered().is_some() && !pipe.ends_in_mark());
+        assert!(pipe.mark_came_back(b"$1\r\n7\r\n") && !pipe.is_marked(), "something is behind it");
+        let about = LinkKey::from(KeyData::from_ffi((9 << 32) | 3));
+        assert_eq!(InFlight::unblock(about).about(), about);
     }
 
     #[test]

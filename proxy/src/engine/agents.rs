@@ -5,7 +5,10 @@
 //! them are the reason for the next step. The client that waits has one request outstanding, which the task answers
 //! at its end. A client that goes away does not stop its agent.
 
+use portico_resp::Protocol;
+
 use super::Engine;
+use super::guard::defect;
 use crate::backend::{ClientKey, Lane};
 use crate::session::{About, Client, ClientFlags, Task};
 
@@ -78,6 +81,17 @@ impl Engine {
         Some(self.add_client(agent))
     }
 
+    /// An agent that acts for no client.
+    pub(super) fn hire_for_nobody(&mut self, protocol: Protocol) -> ClientKey {
+        let mut agent = self.new_client(About::new(None, None, self.now));
+        agent.flags = ClientFlags::AUTHENTICATED.with(ClientFlags::AGENT);
+        agent.lane = Lane::shared(protocol);
+        if protocol == Protocol::Resp3 {
+            agent.flags.set(ClientFlags::RESP3);
+        }
+        self.add_client(agent)
+    }
+
     /// Sends an agent's requests; [`Engine::agent_told`] is called when all are answered.
     pub(super) fn instruct(&mut self, agent: ClientKey, requests: &[u8]) {
         self.client_input(agent, requests);
@@ -93,8 +107,14 @@ impl Engine {
         }
         let replies = std::mem::take(&mut work.out);
         let Some(task) = client.standing().task.take() else { return };
-        let task = self.go_on_with(key, task, &replies);
-        self.keep_on(key, task);
+        let owner = task.owner();
+        let went_on = self.for_client(key, |engine| {
+            let task = engine.go_on_with(key, task, &replies);
+            engine.keep_on(key, task);
+        });
+        if let (None, Some(owner)) = (went_on, owner) {
+            self.close_client(owner); // nobody would answer it any more
+        }
     }
 
     /// An agent has begun a step of its task; or it is done with, and dismissed.
@@ -108,16 +128,15 @@ impl Engine {
     /// An agent had to be closed: whoever waits for it waits in vain.
     pub(super) fn give_up_task(&mut self, agent: ClientKey) {
         let standing = self.clients.get_mut(agent).and_then(|client| client.standing.as_deref_mut());
-        let owner = match standing.and_then(|standing| standing.task.take()) {
-            Some(Task::Exec(exec)) => exec.owner,
-            Some(Task::Aside { owner, .. }) => owner,
-            Some(Task::PutBack(_)) | None => return,
-        };
-        self.close_client(owner);
+        if let Some(owner) = standing.and_then(|standing| standing.task.take()).and_then(|task| task.owner())
+        {
+            self.close_client(owner);
+        }
     }
 
     /// The next step of a task. None: it is done.
     fn go_on_with(&mut self, agent: ClientKey, task: Task, replies: &[u8]) -> Option<Task> {
+        defect(replies);
         match task {
             Task::PutBack(taken) => self.put_back_step(agent, taken, replies),
             Task::Exec(exec) => {

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use portico_resp::{Arg, Items, bulk_reply, encode, replies};
+use portico_resp::{Arg, Items, bulk_reply, encode, is_null, replies};
 use portico_slots::{NodeId, Slot};
 
 use super::Engine;
@@ -21,8 +21,14 @@ use crate::plan::{
 use crate::session::{Block, Client, ClientFlags, Stall, Task, Unblock};
 use crate::topology::Cluster;
 
-/// While a slot is open, a client blocked at its source is asked so often whether it should wait at its target.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// While a slot is open, a client blocked at its source is asked so often whether it should wait at its target. Whoever
+/// could not be asked within its time is asked so much later: a connection may be on its way.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// A request whose client half-closes its connection so soon behind it may not have reached its node yet.
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// A wait may be on its way from one node to another for so long and still be said to have waited.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Nothing more of this client runs before its outstanding requests are answered. Returns whether there are any.
@@ -96,7 +102,6 @@ impl Engine {
         if !client.is_answered() {
             return Flow::Wait(Stall::Order); // it takes another way
         }
-        let protocol = client.protocol();
         let began = match client.stall {
             Some((Stall::Backpressure | Stall::Unreachable, since)) => since,
             _ => self.now,
@@ -105,10 +110,11 @@ impl Engine {
             Patience::Endless | Patience::AsSaid => None,
             Patience::For(time) => began.checked_add(time),
         };
-        if deadline.is_some_and(|deadline| deadline <= self.now) && began < self.now {
+        if deadline.is_some_and(|deadline| deadline + LOOK_AGAIN <= self.now) {
+            // "Nothing came" would be said of a list that nobody has looked at.
             self.leave_lane(key);
-            self.reply_now(key, &nil(protocol));
-            return Flow::Done;
+            let text = self.could_not_ask(key, slot, began);
+            return self.refuse(key, text.as_bytes());
         }
         if !self.take_lane(key) {
             return Flow::Wait(Stall::Backpressure);
@@ -121,8 +127,9 @@ impl Engine {
             flags = flags.with(RequestFlags::GROUP);
             ends.iter().for_each(|(_, stream)| encode::command(&mut bytes, &[b"XINFO", b"STREAM", stream]));
         }
-        if began < self.now {
-            bytes.extend_from_slice(&timeout.rewrite(request, left(deadline, self.now), &[]));
+        if let Some(deadline) = deadline.filter(|_| began < self.now) {
+            let left = Patience::For(deadline.saturating_duration_since(self.now));
+            bytes.extend_from_slice(&timeout.rewrite(request, left, &[]));
         } else {
             bytes.extend_from_slice(request);
         }
@@ -146,6 +153,10 @@ impl Engine {
             ends: ends.into_iter().map(|(at, _)| (at, None)).collect(),
             unblocked: None,
             looked,
+            began: self.now,
+            waited: None,
+            in_doubt: false,
+            left: false,
         };
         client.standing().block = Some(block);
         self.waiting.insert(key, deadline.is_some());
@@ -156,10 +167,11 @@ impl Engine {
         Flow::Block
     }
 
-    /// The connection may stay silent.
-    pub(super) fn waits_on(&mut self, link: LinkKey) {
-        if let Some(link) = self.links.get_mut(link) {
+    /// The connection may stay silent; what follows on it is behind a mark.
+    pub(super) fn waits_on(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key) {
             link.patient = true;
+            self.push_mark(key);
         }
     }
 
@@ -204,11 +216,18 @@ impl Engine {
         self.stop_waiting_on(entry.client);
         let now = self.now;
         let Some(client) = self.clients.get_mut(entry.client) else { return };
-        let (protocol, cancelled) = (client.protocol(), client.flags.has(ClientFlags::AGENT));
-        let Some(block) = client.standing().block.clone() else { return };
+        let cancelled = client.flags.has(ClientFlags::AGENT);
+        let Some(block) = client.standing().block.as_mut() else { return };
         let unblocked = matches!(event, Event::Error(line) if ends_wait(line));
-        let nothing = nil(protocol);
-        let over = block.deadline.is_some_and(|deadline| deadline <= now);
+        if unblocked {
+            block.waited = Some(now);
+        }
+        let takes = !entry.flags.has(RequestFlags::READONLY);
+        block.in_doubt |= takes && matches!(event, Event::Lost { sent: true, .. });
+        let block = block.clone();
+        if unblocked && block.left && !cancelled {
+            return self.close_client(entry.client); // as Redis closes who would have to wait
+        }
         match (event, block.timeout, block.unblocked) {
             // WAIT: nobody can tell any more what the replicas have.
             (Event::Error(line), None, Some(Unblock::Error)) if unblocked => {
@@ -218,47 +237,112 @@ impl Engine {
                 let none: &[u8] = if block.name == "wait" { b":0\r\n" } else { b"*2\r\n:0\r\n:0\r\n" };
                 return self.answer(&entry, none);
             }
-            _ if cancelled => return self.answer(&entry, &nothing),
-            (Event::Error(line), _, Some(Unblock::Error)) if unblocked => return self.answer(&entry, line),
-            (_, _, Some(_)) if unblocked => return self.answer(&entry, &nothing),
+            (Event::Error(line), _, Some(Unblock::Error)) if unblocked && !cancelled => {
+                return self.tell_waited(&entry, line);
+            }
+            (_, _, asked) if cancelled || unblocked && (asked.is_some() || block.is_over(now)) => {
+                return self.nothing_came(&entry);
+            }
+            _ if block.in_doubt && block.is_over(now) => return self.nothing_came(&entry),
             _ => {}
         }
         let facts = Facts { slot: entry.slot, readonly: true, hops_left: 1, ..Facts::default() };
         let action = if unblocked { Action::Resend } else { decide(event, facts) };
         match (action, event) {
             (Action::Pass, Event::Error(line)) => self.answer(&entry, line),
-            (Action::Refuse(refusal), _) => self.refuse_request(&entry, node, refusal),
-            _ if over => self.answer(&entry, &nothing),
+            (Action::Refuse(refusal), _) => self.refuse_request(&entry, node, refusal, now),
             (action, _) => {
-                let Some(timeout) = block.timeout else { return };
-                let known: Vec<_> = block.ends.into_iter().filter_map(|(at, end)| Some((at, end?))).collect();
-                let request = timeout.rewrite(&block.request, left(block.deadline, now), &known);
                 let flags = entry.flags.without(RequestFlags::GROUP);
                 // However long it has waited, only now is it on its way again.
-                self.park(InFlight { flags, ..entry }, request, action, hops, now);
+                self.park(InFlight { flags, ..entry }, block.request, action, hops, now);
             }
+        }
+    }
+
+    /// Answers a wait in which nothing came.
+    fn nothing_came(&mut self, entry: &InFlight) {
+        let Some(client) = self.clients.get(entry.client) else { return };
+        self.tell_waited(entry, &nil(client.protocol()));
+    }
+
+    /// Answers a wait; not with nothing, if it may have taken something.
+    pub(super) fn tell_waited(&mut self, entry: &InFlight, reply: &[u8]) {
+        let client = self.clients.get(entry.client);
+        let block = client.and_then(|client| client.standing.as_deref()?.block.as_ref());
+        let in_doubt = block.is_some_and(|block| block.in_doubt);
+        if !in_doubt || !is_null(reply) && !ends_wait(reply) {
+            return self.answer(entry, reply);
+        }
+        self.counters.unknown_outcomes += 1;
+        self.answer(entry, IN_DOUBT);
+    }
+
+    /// Why a wait is over that was never asked for, or not any more.
+    fn could_not_ask(&self, key: ClientKey, slot: Slot, since: Instant) -> String {
+        let time = self.now.saturating_duration_since(since).as_millis();
+        let stall = self.clients.get(key).and_then(|client| client.stall).map(|(stall, _)| stall);
+        if stall == Some(Stall::Backpressure) {
+            return format!(
+                "ERR Portico had no connection left for {time} ms for another client that waits (max-leases). The \
+                 command did not run"
+            );
+        }
+        let place = self.slot_name(slot);
+        format!("CLUSTERDOWN No master for {place} could be reached for {time} ms. The command did not run")
+    }
+
+    /// A client that waits has sent its last byte. As to Redis it is gone if it has to wait on; what is there at once
+    /// it is told, if it has not waited before.
+    pub(super) fn wait_ended(&mut self, key: ClientKey) {
+        let at_once = self.waiting_links(key).next().is_some();
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let block = client.standing.as_deref_mut().and_then(|standing| standing.block.as_mut());
+        match block.filter(|block| at_once && !block.left && now < block.began + AT_ONCE) {
+            Some(block) => {
+                block.left = true;
+                client.flags.set(ClientFlags::ENDED);
+                self.end_wait(key);
+            }
+            None => self.close_client(key),
         }
     }
 
     /// A parked request that waits may be over before it can be sent. Returns whether it was answered.
     pub(super) fn give_up_waiting(&mut self, entry: &InFlight) -> bool {
         let now = self.now;
-        let Some(client) = self.clients.get_mut(entry.client) else { return false };
+        let Some(client) = self.clients.get(entry.client) else { return false };
         let protocol = client.protocol();
         let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
             return false;
         };
-        let reply = match block.unblocked {
-            Some(Unblock::Error) => UNBLOCKED.to_vec(),
-            Some(Unblock::Timeout) => nil(protocol),
-            None if block.deadline.is_some_and(|deadline| deadline <= now) => nil(protocol),
-            None => return false,
+        if block.left {
+            self.close_client(entry.client);
+            return true;
+        }
+        let late = block.deadline.filter(|&deadline| now >= deadline + LOOK_AGAIN);
+        let reply = match (block.unblocked, late) {
+            (Some(Unblock::Error), _) => UNBLOCKED.to_vec(),
+            (Some(Unblock::Timeout), _) => nil(protocol),
+            (None, None) => return false,
+            (None, _) if block.in_doubt => nil(protocol),
+            // The end of its time was lost on the way to another node.
+            (None, Some(deadline)) if block.waited.is_some_and(|until| deadline < until + ON_THE_WAY) => {
+                nil(protocol)
+            }
+            (None, Some(_)) => {
+                let since = block.waited.unwrap_or(block.began);
+                let mut reply = Vec::new();
+                encode::error(&mut reply, self.could_not_ask(entry.client, entry.slot, since));
+                reply
+            }
         };
+        let Some(client) = self.clients.get_mut(entry.client) else { return false };
         if let Some(work) = client.work.as_deref_mut() {
             work.parked.pop_front();
             client.in_flight += 1; // what answers takes one off
         }
-        self.answer(entry, &reply);
+        self.tell_waited(entry, &reply);
         true
     }
 
@@ -269,17 +353,10 @@ impl Engine {
         routes.iter().copied().filter(|&link| self.links.get(link).is_some_and(|link| link.patient))
     }
 
-    /// Has the node end a client's wait with an error. Without a connection of Portico's own to it that has to be tried
-    /// again: if the wait ended with its connection, an element that comes at that moment would be nobody's.
+    /// Has the nodes end a client's wait with an error.
     fn end_wait(&mut self, key: ClientKey) {
         for link in self.waiting_links(key).collect::<Vec<_>>() {
-            let Some(link) = self.links.get(link) else { continue };
-            let (node, id) = (link.node, link.identity.client_id.to_string());
-            let Some(index) = self.cluster.topology.index_of(&node) else { continue };
-            let Some(control) = self.route(Lane::CONTROL, index) else { continue };
-            let mut request = Vec::new();
-            encode::command(&mut request, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"ERROR"]);
-            self.tell_node(control, &request);
+            self.unblock_link(link);
         }
     }
 
@@ -357,7 +434,7 @@ impl Engine {
             let Some(link) = self.waiting_links(key).next().and_then(|link| self.links.get(link)) else {
                 continue;
             };
-            if client.flags.has(ClientFlags::AGENT) || block.unblocked.is_some() {
+            if client.flags.has(ClientFlags::AGENT) || block.unblocked.is_some() || block.left {
                 // CLIENT UNBLOCK may have overtaken what it was to end.
                 if now >= block.looked + LOOK_AGAIN {
                     astray.push(key);
@@ -387,13 +464,12 @@ impl Engine {
     }
 }
 
+const IN_DOUBT: &[u8] =
+    b"-UNKNOWN the connection to the node was lost while the command waited on it: an element may \
+                          have been taken\r\n";
 const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
 
 /// Whether a wait was ended by CLIENT UNBLOCK, or because a master became a replica, and not by what it waited for.
-fn ends_wait(line: &[u8]) -> bool {
+pub(super) fn ends_wait(line: &[u8]) -> bool {
     line.starts_with(b"-UNBLOCKED client unblocked") || line.starts_with(b"-UNBLOCKED force unblock")
-}
-
-fn left(deadline: Option<Instant>, now: Instant) -> Patience {
-    deadline.map_or(Patience::AsSaid, |deadline| Patience::For(deadline.saturating_duration_since(now)))
 }

@@ -19,6 +19,13 @@ impl Engine {
             return false;
         }
         let Some(entry) = link.pipe.oldest().copied() else { return true };
+        if entry.flags.has(RequestFlags::MARK) {
+            let more_may_come = link.withdrawn.is_some();
+            if !more_may_come {
+                self.lose_link(key); // that is no number
+            }
+            return more_may_come;
+        }
         let limit = self.config.client_output_buffer_limit.normal.hard();
         let owned = RequestFlags::IGNORED.with(RequestFlags::PROBE).with(RequestFlags::GROUP);
         let group = entry.flags.has(RequestFlags::GROUP);

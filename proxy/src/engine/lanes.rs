@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use portico_resp::Protocol;
 use portico_slots::{NodeId, NodeIndex};
 
-use super::{Engine, LinkState};
+use super::{Engine, Link, LinkState};
 use crate::backend::{ClientKey, Lane, LinkKey};
 use crate::session::{ClientFlags, TrackingMode};
 
@@ -29,6 +29,8 @@ pub(super) struct LaneState {
     pub(super) opening: Vec<NodeId>,
     /// Since when nobody leases it.
     idle: Instant,
+    /// Since when nobody leases it and it is not known yet that nothing is left on it.
+    pub(super) settling: Option<Instant>,
 }
 
 /// Lanes beyond `max-leases` for scripts that are tried: clients that wait must not keep a script from running.
@@ -56,6 +58,7 @@ impl Engine {
             links: Vec::new(),
             opening: Vec::new(),
             idle: self.now,
+            settling: None,
         });
         self.routes.push(vec![LinkKey::default(); self.cluster.topology.nodes().len()]);
         lane
@@ -73,19 +76,21 @@ impl Engine {
         if self.lanes.len() - always - self.spare_lanes.len() >= most {
             return None;
         }
-        let spare = self.spare_lanes.iter().rposition(|lane| self.lanes[lane.index()].protocol == protocol);
-        let lane = match spare {
-            Some(at) => self.spare_lanes.remove(at),
+        let lane = match self.spare_lanes.take(protocol, &self.lanes) {
+            Some(lane) => lane,
             None if self.lanes.len() < most + always => self.add_lane(protocol),
             // One that speaks the other protocol has to give way.
             None => {
-                let lane = self.spare_lanes.pop()?;
+                let lane = self.spare_lanes.take_any()?;
                 self.close_lane(lane);
                 self.lanes[lane.index()].protocol = protocol;
                 lane
             }
         };
-        self.lanes[lane.index()].holder = Some(holder);
+        let state = &mut self.lanes[lane.index()];
+        debug_assert!(state.holder.is_none() && state.settling.is_none(), "a lane is leased twice");
+        debug_assert!(state.links.iter().all(|&key| self.links.get(key).is_none_or(Link::is_clean)));
+        state.holder = Some(holder);
         // That its connections were closed half-made for whoever had it before says nothing of the nodes.
         self.backoffs.retain(|(_, of), _| *of != lane);
         Some(lane)
@@ -177,17 +182,17 @@ impl Engine {
             return;
         }
         self.forget_watch(key);
+        if busy {
+            self.close_lane(lane);
+        }
         let Some(client) = self.clients.get_mut(key) else { return };
         if client.lane.is_leased() {
             client.lane = Lane::shared(client.protocol());
             self.give_back(lane);
         }
-        if busy {
-            self.close_lane(lane);
-        }
     }
 
-    /// Nobody uses a lane any more: its connections serve the next, if nothing is known to be left on them.
+    /// Nobody uses a lane any more: its connections serve the next, once nothing can be left on them.
     pub(super) fn give_back(&mut self, lane: Lane) {
         let state = &mut self.lanes[lane.index()];
         state.holder = None;
@@ -196,7 +201,7 @@ impl Engine {
         if state.tracks.take().is_some() || state.listens_for.take().is_some() {
             self.close_lane(lane);
         }
-        self.spare_lanes.push(lane);
+        self.vacate(lane);
         if let Some(listener) = listener {
             self.give_back(listener);
         }

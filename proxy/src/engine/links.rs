@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use portico_resp::Protocol;
 use portico_slots::{NodeId, NodeIndex, Slot};
 
+use super::link::Silence;
 use super::turn::SILENT;
 use super::{Effect, Engine, Link, LinkState};
 use crate::backend::{
@@ -211,6 +212,10 @@ impl Engine {
             throttled: false,
             scripts: std::collections::HashSet::new(),
             patient: false,
+            unblocks: 0,
+            silence: Silence::default(),
+            tainted: false,
+            withdrawn: None,
             dirty: false,
         });
         let lane = &mut self.lanes[lane.index()];
@@ -248,12 +253,21 @@ impl Engine {
 
     /// Sends a request of Portico's own, whose reply is of no interest.
     pub(super) fn tell_node(&mut self, key: LinkKey, request: &[u8]) {
+        self.tell_node_as(key, request, InFlight::ignored());
+    }
+
+    /// Sends a request of Portico's own.
+    pub(super) fn tell_node_as(&mut self, key: LinkKey, request: &[u8], entry: InFlight) {
         let Some(link) = self.links.get_mut(key) else { return };
         if link.pipe.is_empty() {
             link.moved = self.now;
         }
-        link.pipe.push(request, InFlight::ignored());
+        link.pipe.push(request, entry);
+        let (lane, leased_to) = (link.lane, link.leased_to);
         self.mark_link(key);
+        if lane.is_leased() && leased_to.is_none() && self.lanes[lane.index()].holder.is_none() {
+            self.disturb(lane);
+        }
     }
 
     pub(super) fn mark_link(&mut self, key: LinkKey) {
@@ -417,18 +431,21 @@ impl Engine {
         if established && written {
             self.fence(link.node, link.lane, link.identity.clone());
         }
-        if let Some(client) = link.leased_to
-            && lost.iter().all(|(entry, ..)| entry.client != client)
-        {
-            self.upload_link_lost(client);
-        }
         if !link.identity.address.is_empty() {
-            self.closed.push((self.now, link.identity.address));
+            self.closed.push((self.now, std::mem::take(&mut link.identity.address)));
         }
         if link.lane == Lane::HUB {
             self.hub_lost(link.node);
         }
-        self.redistribute(link.node, lost);
+        let (node, lane) = (link.node, link.lane);
+        self.withdrawn_lost(key, &mut link);
+        let now = self.now;
+        let asked = lost.iter().any(|(entry, ..)| entry.flags.has(RequestFlags::PROBE));
+        self.redistribute(node, lost, |place| link.silence.of(place, link.moved, now));
+        if let Some(client) = link.leased_to {
+            self.upload_link_lost(client, key, asked);
+        }
+        self.review_lane(lane);
         self.next_tick = self.now;
     }
 
@@ -464,7 +481,13 @@ impl Engine {
         }
     }
 
-    fn redistribute(&mut self, node: NodeId, lost: Vec<(InFlight, Vec<u8>, bool)>) {
+    /// Decides about the requests of a lost connection. `since`: when the one at this place was sent at the latest.
+    fn redistribute(
+        &mut self,
+        node: NodeId,
+        lost: Vec<(InFlight, Vec<u8>, bool)>,
+        since: impl Fn(usize) -> Instant,
+    ) {
         let mut written_behind = std::collections::HashSet::new();
         let mut overtaken = vec![false; lost.len()];
         for (index, (entry, _, sent)) in lost.iter().enumerate().rev() {
@@ -473,11 +496,18 @@ impl Engine {
                 written_behind.insert((entry.client, entry.slot));
             }
         }
-        for ((entry, request, sent), overtaken) in lost.into_iter().zip(overtaken) {
+        for (place, ((entry, request, sent), overtaken)) in lost.into_iter().zip(overtaken).enumerate() {
+            if entry.flags.has(RequestFlags::UNBLOCK) {
+                self.unblock_done(entry.about(), !sent);
+            }
             if entry.flags.has(RequestFlags::IGNORED) {
                 continue;
             }
-            self.decide(entry, Some(node), Event::Lost { sent, overtaken }, &request);
+            let event = Event::Lost { sent, overtaken };
+            let since = since(place);
+            self.for_client(entry.client, |engine| {
+                engine.decide_since(entry, Some(node), event, &request, since);
+            });
         }
     }
 

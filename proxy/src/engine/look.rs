@@ -67,10 +67,16 @@ impl Engine {
             );
             return Some(self.reject(key, command, text.as_bytes()));
         }
-        if self.is_held(key, cluster, command, &RequestArgs::new(request, args)) {
+        let words = RequestArgs::new(request, args);
+        if command.name == "fcall"
+            && self.pause.is_some_and(|pause| !pause.all)
+            && let Err(stall) = self.known_function(key, words.word(1))
+        {
+            return Some(Flow::Wait(stall)); // whether it may write is not known yet
+        }
+        if self.is_held(key, cluster, command, &words) {
             return Some(Flow::Wait(Stall::Paused));
         }
-        let words = RequestArgs::new(request, args);
         if flags.has(ClientFlags::MONITOR)
             && (command.flags.has(Flags::READONLY) || self.may_write(command, &words))
         {

@@ -13,6 +13,7 @@ mod exec;
 mod fan;
 mod farewells;
 mod gather;
+mod guard;
 mod hear;
 mod hub;
 mod info;
@@ -24,6 +25,7 @@ mod links;
 mod locally;
 mod long_scripts;
 mod look;
+mod marks;
 mod monitor;
 mod pause;
 mod pubsub;
@@ -68,6 +70,7 @@ use crate::stats::{Counters, Pause, Shared};
 use crate::topology::Cluster;
 
 pub use link::{Link, LinkState};
+pub use marks::Withdrawn;
 
 /// A bulk longer than this is streamed and not kept, in bytes; likewise a reply.
 pub const LARGE: usize = 1 << 20;
@@ -213,8 +216,11 @@ pub struct Engine {
     /// For each lane, the connection to each node that takes new requests; null where there is none.
     routes: Vec<Vec<LinkKey>>,
     lanes: Vec<lanes::LaneState>,
-    /// Lanes that nobody leases.
-    spare_lanes: Vec<Lane>,
+    /// Lanes that can be leased.
+    spare_lanes: marks::SpareLanes,
+    marks: marks::Marks,
+    /// Connections whose wait was ended, until their mark has come back.
+    withdrawn: Vec<LinkKey>,
     /// Clients with one of these are looked at before a request is sent.
     look: ClientFlags,
     /// CLIENT PAUSE, while it lasts.
@@ -278,6 +284,8 @@ pub struct Engine {
     tired: Vec<ClientKey>,
     /// What the requests of the client that is being served have taken, about as many as a simple one takes.
     spent: usize,
+    /// Whose reply is being handled, or was last.
+    answering: ClientKey,
     /// Clients with requests to be sent again.
     retrying: Vec<ClientKey>,
     /// Clients whose large request waits for a connection.
@@ -335,7 +343,9 @@ impl Engine {
             links: SlotMap::with_key(),
             routes: Vec::new(),
             lanes: Vec::new(),
-            spare_lanes: Vec::new(),
+            spare_lanes: marks::SpareLanes::default(),
+            marks: marks::Marks::default(),
+            withdrawn: Vec::new(),
             look: ClientFlags::LOOKED_AT,
             pause: None,
             paused: Vec::new(),
@@ -372,6 +382,7 @@ impl Engine {
             last_info_ticket: 0,
             tired: Vec::new(),
             spent: 0,
+            answering: ClientKey::default(),
             retrying: Vec::new(),
             uploading: Vec::new(),
             orphans: Vec::new(),

@@ -40,6 +40,11 @@ impl Engine {
         if self.pause.is_some() {
             return;
         }
+        self.wake_paused();
+    }
+
+    /// Whoever waits for the end of the pause is looked at again.
+    fn wake_paused(&mut self) {
         // The last is looked at first.
         for key in std::mem::take(&mut self.paused).into_iter().rev() {
             if let Some(client) = self.clients.get_mut(key)

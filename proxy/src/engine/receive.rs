@@ -1,8 +1,11 @@
 //! Nodes' bytes: each reply goes to who asked, or is a reason to do something else.
 
+use std::time::Instant;
+
 use portico_resp::is_error;
 use portico_slots::NodeId;
 
+use super::guard::defect;
 use super::{Engine, LARGE, LinkState};
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::plan::{Action, Event, Facts, decide};
@@ -84,26 +87,35 @@ impl Engine {
         if link.pipe.skipping {
             return self.skipped(key);
         }
-        if link.pipe.in_group() {
+        if link.pipe.in_group_or_mark() {
             return self.group_reply(key, reply);
         }
         link.learn(reply.len());
         let leased = link.leased_to.is_some();
         let Some((entry, range)) = link.pipe.answered() else { return self.unasked(key, reply) };
+        self.answering = entry.client;
         if is_error(reply) {
             let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
             if entry.flags.has(RequestFlags::IGNORED) {
                 link.scripts.clear(); // it may have been a script's text
             }
-            self.error_reply(node, entry, reply, &request);
+            if entry.flags.has(RequestFlags::UNBLOCK) {
+                return self.unblock_done(entry.about(), true);
+            }
+            self.error_reply(key, node, entry, reply, &request);
             if leased {
                 self.close_lease_if_done(key);
             }
             return;
         }
-        if entry.flags.any(RequestFlags::PROBE.with(RequestFlags::COUNTED).with(RequestFlags::IMPATIENT)) {
+        const SPECIAL: RequestFlags = RequestFlags::PROBE
+            .with(RequestFlags::COUNTED)
+            .with(RequestFlags::BLOCKING)
+            .with(RequestFlags::UNBLOCK)
+            .with(RequestFlags::IMPATIENT);
+        if entry.flags.any(SPECIAL) {
             let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
-            return self.special_reply(&entry, node, reply, &request);
+            return self.special_reply(key, &entry, node, reply, &request);
         }
         self.answer(&entry, reply);
         if leased {
@@ -146,12 +158,21 @@ impl Engine {
 
     /// A reply that is not passed on as it is.
     #[cold]
-    fn special_reply(&mut self, entry: &InFlight, node: NodeId, reply: &[u8], request: &[u8]) {
+    fn special_reply(&mut self, key: LinkKey, entry: &InFlight, node: NodeId, reply: &[u8], request: &[u8]) {
         if entry.flags.has(RequestFlags::PROBE) {
             return self.upload_probed(entry.client);
         }
         if entry.flags.has(RequestFlags::IMPATIENT) {
             return self.info_answered(entry, reply);
+        }
+        if entry.flags.has(RequestFlags::UNBLOCK) {
+            return self.unblock_done(entry.about(), true);
+        }
+        if entry.flags.has(RequestFlags::BLOCKING) {
+            if !self.holds_back(key, entry, reply) {
+                self.tell_waited(entry, reply);
+            }
+            return;
         }
         let counted = self.receivers(node, request, reply);
         self.answer(entry, &counted);
@@ -161,8 +182,14 @@ impl Engine {
     #[cold]
     fn group_reply(&mut self, key: LinkKey, reply: &[u8]) {
         let Some(link) = self.links.get_mut(key) else { return };
+        if link.pipe.at_mark() {
+            return self.mark_reply(key, reply);
+        }
         if link.pipe.in_subscription() {
             return self.subscription_reply(key, reply);
+        }
+        if super::block::ends_wait(reply) && link.pipe.group_goes_on() && link.pipe.group_notes().is_some() {
+            return; // its first request was postponed, and will be answered once more
         }
         if let Some((entry, place)) = link.pipe.group_notes() {
             self.note_end(entry, place as usize, reply);
@@ -170,19 +197,24 @@ impl Engine {
         let Some(link) = self.links.get_mut(key) else { return };
         let Some(group) = link.pipe.group_reply(reply) else { return };
         let Some((entry, range)) = link.pipe.answered() else { return };
+        self.answering = entry.client;
         let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
         if entry.flags.has(RequestFlags::TRANSACTION) {
             self.transaction_reply(node, entry, &group.refused, reply, &request);
         } else if is_error(reply) {
-            self.error_reply(node, entry, reply, &request);
+            self.error_reply(key, node, entry, reply, &request);
+        } else if entry.flags.has(RequestFlags::BLOCKING) {
+            self.special_reply(key, &entry, node, reply, &request);
         } else {
             self.answer(&entry, reply);
         }
     }
 
     #[cold]
-    pub(super) fn error_reply(&mut self, node: NodeId, entry: InFlight, reply: &[u8], request: &[u8]) {
-        if entry.flags.has(RequestFlags::IGNORED) {
+    fn error_reply(&mut self, key: LinkKey, node: NodeId, entry: InFlight, reply: &[u8], request: &[u8]) {
+        if entry.flags.has(RequestFlags::IGNORED)
+            || entry.flags.has(RequestFlags::BLOCKING) && self.holds_back(key, &entry, reply)
+        {
             return;
         }
         self.decide(entry, Some(node), Event::Error(reply), request);
@@ -190,6 +222,18 @@ impl Engine {
 
     /// Decides what to do about a request that a node refused or that was lost, and begins to do it.
     pub(super) fn decide(&mut self, entry: InFlight, node: Option<NodeId>, event: Event<'_>, request: &[u8]) {
+        self.decide_since(entry, node, event, request, self.now);
+    }
+
+    /// As [`Engine::decide`], of a request that was unanswered since `sent_by`.
+    pub(super) fn decide_since(
+        &mut self,
+        entry: InFlight,
+        node: Option<NodeId>,
+        event: Event<'_>,
+        request: &[u8],
+        sent_by: Instant,
+    ) {
         if entry.flags.has(RequestFlags::IMPATIENT) {
             let refusal = if let Event::Error(reply) = event { reply } else { b"" };
             return self.info_answered(&entry, refusal);
@@ -201,7 +245,8 @@ impl Engine {
                 work.attempt.take_if(|attempt| attempt.seq == entry.seq && attempt.part == entry.part);
             current.filter(|_| entry.flags.has(RequestFlags::RETRY))
         });
-        let (hops, since) = attempt.map_or((0, self.now), |attempt| (attempt.hops, attempt.since));
+        let (hops, since) =
+            attempt.map_or((0, sent_by), |attempt| (attempt.hops, attempt.since.min(sent_by)));
         if entry.flags.has(RequestFlags::BLOCKING) {
             return self.block_interrupted(entry, node, event, hops);
         }
@@ -238,7 +283,7 @@ impl Engine {
                 Event::Error(reply) => self.answer(&entry, &crate::plan::advised(reply)),
                 Event::Lost { .. } => {}
             },
-            Action::Refuse(refusal) => self.refuse_request(&entry, node, refusal),
+            Action::Refuse(refusal) => self.refuse_request(&entry, node, refusal, since),
             retry => self.park(entry, request.to_vec(), retry, hops, since),
         }
     }
@@ -246,6 +291,7 @@ impl Engine {
     /// Gives a client its reply, or a fanned out request its part.
     #[inline]
     pub(super) fn answer(&mut self, entry: &InFlight, reply: &[u8]) {
+        defect(reply.get(..11).unwrap_or_default());
         let Some(client) = self.clients.get_mut(entry.client) else { return };
         client.in_flight = client.in_flight.saturating_sub(1);
         client.learn(reply.len());

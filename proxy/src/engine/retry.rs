@@ -9,6 +9,7 @@ use portico_resp::{Protocol, encode};
 use portico_slots::{NodeId, Slot};
 
 use super::Engine;
+use super::guard::defect;
 use super::wait::shard_bit;
 use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
 use crate::plan::{Action, Refusal};
@@ -128,7 +129,7 @@ impl Engine {
     /// Sends again what may be sent now.
     pub(super) fn send_parked(&mut self) {
         let mut clients = std::mem::take(&mut self.retrying);
-        clients.retain(|&key| self.send_parked_of(key));
+        clients.retain(|&key| self.for_client(key, |engine| engine.send_parked_of(key)) == Some(true));
         self.retrying.extend(clients);
     }
 
@@ -176,6 +177,12 @@ impl Engine {
             let Some(work) = client.work.as_deref_mut() else { return false };
             if let Some(link_key) = link {
                 let Some(mut parked) = work.parked.pop_front() else { return false };
+                defect(&parked.request);
+                let block = client.standing.as_deref().and_then(|standing| standing.block.as_ref());
+                let waits = block.filter(|_| parked.entry.flags.has(RequestFlags::BLOCKING));
+                if let Some(again) = waits.and_then(|block| block.again(self.now)) {
+                    parked.request = again;
+                }
                 let unsaid = asking && super::caching::without_caching(&mut parked);
                 let mut entry = parked.entry;
                 entry.flags = entry.flags.with(RequestFlags::RETRY).without(RequestFlags::SUBSCRIPTION);
@@ -206,6 +213,9 @@ impl Engine {
                 }
                 link.pipe.push(&parked.request, entry);
                 self.mark_link(link_key);
+                if entry.flags.has(RequestFlags::BLOCKING) {
+                    self.push_mark(link_key);
+                }
                 if unsaid {
                     self.flush_soon(key, true);
                 }
@@ -219,7 +229,7 @@ impl Engine {
             let entry = parked.entry;
             work.parked.pop_front();
             client.in_flight += 1; // what answers takes one off
-            self.refuse_request(&entry, None, Refusal::TimedOut);
+            self.refuse_request(&entry, None, Refusal::TimedOut, self.now);
         }
     }
 
@@ -228,10 +238,18 @@ impl Engine {
     }
 
     /// Answers a request with an error of Portico's own; what may still run is told only when it no longer can.
-    pub(super) fn refuse_request(&mut self, entry: &InFlight, node: Option<NodeId>, refusal: Refusal) {
+    ///
+    /// `since`: when it was sent; the failover timeout runs from then.
+    pub(super) fn refuse_request(
+        &mut self,
+        entry: &InFlight,
+        node: Option<NodeId>,
+        refusal: Refusal,
+        since: Instant,
+    ) {
         if let (Refusal::OutcomeUnknown, Some(node)) = (refusal, node) {
             self.counters.unknown_outcomes += 1;
-            let deadline = self.now + self.config.failover_timeout;
+            let deadline = since + self.config.failover_timeout;
             self.orphans.push(Orphan { entry: *entry, node, deadline });
             if self.cannot_run_any_more(entry, node) {
                 self.settle_orphans(Some(node));
@@ -278,7 +296,7 @@ impl Engine {
                 }
                 let mut reply = Vec::new();
                 encode::error(&mut reply, &text);
-                self.answer(&orphan.entry, &reply);
+                self.for_client(orphan.entry.client, |engine| engine.answer(&orphan.entry, &reply));
             } else {
                 self.orphans.push(orphan);
             }
@@ -286,7 +304,7 @@ impl Engine {
     }
 
     /// A slot and the shard that it is missed with: where its master is, as far as is known, and what else that has.
-    fn slot_name(&self, slot: Slot) -> String {
+    pub(super) fn slot_name(&self, slot: Slot) -> String {
         let topology = &self.cluster.topology;
         let Some(owner) = topology.owner(slot) else { return format!("slot {slot}") };
         let (address, count) = (&topology.node(owner).address, topology.slot_counts()[usize::from(owner)]);
@@ -317,6 +335,11 @@ impl Engine {
             ),
             Refusal::Streamed => {
                 "TRYAGAIN The slot moved while a value over 1 MB was being sent. The command did not run: send it again"
+                    .to_owned()
+            }
+            Refusal::StreamLost => {
+                "TRYAGAIN The connection to the node was lost while a value over 1 MB was being sent. The command did \
+                 not run: send it again"
                     .to_owned()
             }
             Refusal::NodeCredentials => {

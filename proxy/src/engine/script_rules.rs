@@ -122,7 +122,8 @@ impl Engine {
         })
     }
 
-    fn known_function(&mut self, key: ClientKey, name: &[u8]) -> Result<Option<Function>, Stall> {
+    /// The function of this name. An error: the nodes' functions have to be listed first.
+    pub(super) fn known_function(&mut self, key: ClientKey, name: &[u8]) -> Result<Option<Function>, Stall> {
         let functions = &self.shared.scripts.functions;
         let waiting = self.clients.get(key).and_then(|client| client.stall);
         let since = waiting.filter(|(stall, _)| *stall == Stall::Unreachable).map(|(_, since)| since);

@@ -1,5 +1,8 @@
 //! The engine without sockets: what is sent where, in which order, and what happens when a node says no or is gone.
 
+mod failures;
+mod hands;
+mod outages;
 mod pubsub;
 mod tracking;
 mod unread;

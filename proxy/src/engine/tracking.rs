@@ -33,6 +33,8 @@ pub(super) struct Enabling {
     hearer: Option<Hearer>,
     /// Connections are waited for until then.
     deadline: Instant,
+    /// What connections are told that track already, when somebody listens for them.
+    turns: Option<TrackingMode>,
 }
 
 impl Engine {
@@ -46,7 +48,7 @@ impl Engine {
         let (redirect, own) = (request.redirect, client.id);
         let Some(seq) = self.begin_wait(key, Traits::question()) else { return Flow::Close };
         let deadline = self.after(self.config.failover_timeout);
-        let mut enabling = Enabling { seq, request, unheard: 0, hearer: None, deadline };
+        let mut enabling = Enabling { seq, request, unheard: 0, hearer: None, deadline, turns: None };
         match redirect.map(u64::try_from) {
             Some(Ok(id)) if id != own && id > 0 => {
                 enabling.unheard = self.shared.workers;
@@ -125,12 +127,6 @@ impl Engine {
     /// Has the nodes track from now on. None: there are no connections left for that.
     fn begin_tracking(&mut self, key: ClientKey, mode: TrackingMode, hearer: Option<Hearer>) -> Option<()> {
         let before = self.clients.get(key)?.tracking().map(|tracking| tracking.mode.clone());
-        // What was tracked so far is told on other connections.
-        let moves = before.as_ref().is_some_and(|before| (before.redirect > 0) != (mode.redirect > 0));
-        if moves {
-            self.end_tracking(key);
-        }
-        let before = before.filter(|_| !moves);
         if !self.take_lane(key) {
             return None;
         }
@@ -145,8 +141,9 @@ impl Engine {
                 self.leave_lane(key);
                 return None;
             };
-            // Connections (a watch's) that nobody listens for.
-            self.close_lane(lane);
+            if before.is_none() {
+                self.close_lane(lane); // connections (a watch's) that nobody listens for
+            }
             self.lanes[lane.index()].listener = Some(listener);
             self.lanes[listener.index()].listens_for = Some(lane);
         }
@@ -154,6 +151,13 @@ impl Engine {
         if mode.redirect == 0 {
             mode.command(None, &mut command);
             self.tell_lane(lane, &command);
+            // What was tracked so far stays so, and is told on the connections themselves from now on.
+            if let Some(listener) = self.lanes[lane.index()].listener.take() {
+                self.give_back(listener);
+            }
+        } else if before.as_ref().is_some_and(|before| before.redirect == 0) {
+            // What was tracked so far stays so, and is told elsewhere once somebody listens there.
+            self.await_listeners(lane, mode.clone(), key);
         } else if before
             .as_ref()
             .is_some_and(|before| *before != TrackingMode { redirect: before.redirect, ..mode.clone() })
@@ -173,10 +177,36 @@ impl Engine {
         for at in 0..self.cluster.topology.masters().len() {
             self.route(lane, self.cluster.topology.masters()[at]);
         }
-        if moves {
-            self.flush_soon(key, false);
-        }
         Some(())
+    }
+
+    /// Connections that track already are to have their invalidations told elsewhere.
+    fn await_listeners(&mut self, lane: Lane, mode: TrackingMode, key: ClientKey) {
+        let Some(listener) = self.lanes[lane.index()].listener else { return };
+        for link in self.links_of(lane) {
+            let Some(at) = self.links.get(link) else { continue };
+            match self.cluster.topology.index_of(&at.node) {
+                Some(index) if matches!(at.state, LinkState::Ready) => {
+                    self.route(listener, index);
+                }
+                _ => self.lose_link(link),
+            }
+        }
+        if let Some(enabling) = self.enabling.get_mut(&key) {
+            enabling.turns = Some(mode);
+        }
+    }
+
+    /// Somebody listens at a node: what is tracked there so far is told there from now on.
+    fn turn_to_listener(&mut self, lane: Lane, node: NodeIndex) {
+        let id = self.listener_id(lane, self.cluster.topology.node(node).id);
+        let enabling = self.tracker(lane).and_then(|key| self.enabling.get(&key));
+        let mode = enabling.and_then(|enabling| enabling.turns.as_ref());
+        if let (Some(mode), Some(id), Some(link)) = (mode, id, self.standing(lane, node)) {
+            let mut command = Vec::new();
+            mode.command(Some(id), &mut command);
+            self.tell_node(link, &command);
+        }
     }
 
     /// Other options, on connections that track already.
@@ -218,10 +248,18 @@ impl Engine {
         let Some(client) = self.clients.get(key) else { return };
         let bcast = client.tracking().is_some_and(|tracking| tracking.mode.bcast);
         let lane = client.lane;
+        let listener = self.lanes[lane.index()].listener;
+        let stands = |master: &NodeIndex| self.standing(lane, *master).is_some();
+        let heard = |master: &NodeIndex| listener.is_none_or(|lane| self.standing(lane, *master).is_some());
         let masters = self.cluster.topology.masters();
-        let ready = masters.iter().filter(|&&master| self.standing(lane, master).is_some()).count();
+        let ready = masters.iter().filter(|master| stands(master) && heard(master)).count();
         let wanted = if bcast { masters.len().max(1) } else { 1 };
-        if ready >= wanted || over && ready > 0 {
+        let deaf = masters.iter().filter(|master| stands(master) && !heard(master));
+        let deaf: Vec<LinkKey> = deaf.filter_map(|&master| self.standing(lane, master)).collect();
+        if over {
+            deaf.iter().for_each(|&link| self.lose_link(link));
+        }
+        if ready >= wanted && deaf.is_empty() || over && ready > 0 {
             self.tracking_answer(key, Ok(()));
         } else if over {
             self.end_tracking(key);
@@ -251,7 +289,11 @@ impl Engine {
     pub(super) fn tracking_joined(&mut self, lane: Lane, node: NodeId) {
         if let Some(tracked) = self.lanes[lane.index()].listens_for {
             if let Some(index) = self.cluster.topology.index_of(&node) {
+                self.turn_to_listener(tracked, index);
                 self.route(tracked, index);
+            }
+            if let Some(key) = self.tracker(tracked) {
+                self.tracking_progress(key);
             }
             return;
         }

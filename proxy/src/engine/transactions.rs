@@ -271,6 +271,7 @@ impl Engine {
                 return Flow::Done; // refused
             }
             client.standing().leaving = true;
+            self.mark_behind(key, slot);
             return Flow::Block;
         }
         flow

@@ -1,6 +1,5 @@
 //! The end of a turn, and what time brings: waiting clients, requests to be sent again, silent nodes, idle clients.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,7 @@ impl Engine {
     pub fn begin_turn(&mut self, now: Instant, cluster: &Arc<Cluster>) {
         self.now = now;
         if !Arc::ptr_eq(cluster, &self.cluster) {
-            self.adopt(Arc::clone(cluster));
+            self.for_all(|engine| engine.adopt(Arc::clone(cluster)));
         }
         for key in std::mem::take(&mut self.tired) {
             self.wake(key);
@@ -37,40 +36,37 @@ impl Engine {
 
     /// A turn ends: what its replies made possible, and what time brings.
     pub fn end_turn(&mut self) {
-        self.review_hub();
+        self.for_all(Self::review_hub);
         if !self.departed.is_empty() {
-            self.leave_for_departed();
+            self.for_all(Self::leave_for_departed);
         }
         if self.is_waiting() && self.now >= self.next_tick {
             self.next_tick = self.now + Self::TICK;
-            self.tick();
+            self.for_all(Self::tick);
         }
         if self.now >= self.next_check {
             self.next_check = self.now + CHECK;
-            self.check_links();
+            self.for_all(Self::check_links);
         }
         if self.now >= self.next_housekeeping {
             self.next_housekeeping = self.now + HOUSEKEEPING;
-            self.housekeeping();
+            self.for_all(Self::housekeeping);
         }
-        self.tell_late_infos();
+        self.for_all(Self::tell_late_infos);
         if self.pause.is_some_and(|pause| self.now >= pause.until) {
-            self.look_at_pause();
+            self.for_all(Self::look_at_pause);
         }
         if std::mem::take(&mut self.look_at_waiting) {
-            self.move_waiting();
+            self.for_all(Self::move_waiting);
         }
         if !self.retrying.is_empty() {
-            self.send_parked();
+            self.for_all(Self::send_parked);
         }
         while let Some(key) = self.awoken.pop() {
             // What one client sent must not end a worker, whenever its turn comes.
-            if catch_unwind(AssertUnwindSafe(|| self.go_on(key))).is_err() {
-                tracing::error!("a client's request made Portico fail; the client is disconnected");
-                self.close_client(key);
-            }
+            self.for_client(key, |engine| engine.go_on(key));
         }
-        self.tell_flushes();
+        self.for_all(Self::tell_flushes);
         if let Some(blocked) = self.waiting.changed() {
             self.shared.set_blocked(self.worker, blocked);
         }
@@ -169,6 +165,9 @@ impl Engine {
         }
         self.serve_kept(key);
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.flags.has(ClientFlags::ENDED) && (client.is_waiting() || client.is_paused()) {
+            return self.client_ended(key);
+        }
         if client.is_read_on() {
             return self.effects.push(Effect::ResumeClient(key));
         }
@@ -185,6 +184,7 @@ impl Engine {
     fn check_links(&mut self) {
         self.check_draining();
         self.move_waiting();
+        self.tend_withdrawn();
         self.tend_tracking();
         let far_away = !self.waiting.is_empty() || !self.trackers.is_empty();
         if far_away && self.now >= self.next_look {
@@ -197,18 +197,19 @@ impl Engine {
         let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
         self.watchful =
             self.links.values().any(|link| waits(link) || !matches!(link.state, LinkState::Ready));
-        self.watchful |= far_away || self.hub.listens_everywhere();
+        self.watchful |= far_away || !self.withdrawn.is_empty() || self.hub.listens_everywhere();
         let (now, limit) = (self.now, self.config.failover_timeout);
         let mut silent = false;
         let mut given_up: Vec<LinkKey> = Vec::new();
         let mut undrained: Vec<ClientKey> = Vec::new();
-        for (key, link) in &self.links {
+        for (key, link) in &mut self.links {
             if link.throttled {
                 if now >= link.moved + DRAIN_TIMEOUT {
                     undrained.extend(link.passing);
                 }
             } else if !link.pipe.is_empty() && now >= link.moved + SILENT {
                 silent |= !link.patient;
+                link.silence.note(link.moved, now, link.pipe.len());
                 // Slow is not dead: only what the cluster too misses is given up, and not before its time.
                 let topology = &self.cluster.topology;
                 let missed = topology.index_of(&link.node).is_none_or(|index| {
@@ -266,6 +267,7 @@ impl Engine {
             idle.into_iter().for_each(|key| self.close_client(key));
         }
         self.close_idle_lanes();
+        self.hurry_settling();
         self.forget_old_backoffs();
         self.sweep_hub();
         self.sweep_monitors();
@@ -281,7 +283,12 @@ impl Engine {
     /// The kernel took `n` bytes of a client's replies.
     pub fn client_told(&mut self, key: ClientKey, n: usize) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let Some(work) = client.work.as_deref_mut() else { return };
+        let Some(work) = client.work.as_deref_mut() else {
+            if client.flags.has(ClientFlags::CLOSING) {
+                self.close_client(key); // it was told everything before that was known
+            }
+            return;
+        };
         work.told += n;
         if work.told == work.out.len() {
             work.out.clear();
@@ -323,8 +330,11 @@ impl Engine {
     pub fn client_ended(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(work) = client.work.as_deref() else { return self.close_client(key) };
-        if client.is_waiting() || client.is_paused() {
-            return self.close_client(key); // nobody would hear what it waits for
+        if client.is_waiting() {
+            return self.wait_ended(key);
+        }
+        if client.is_paused() {
+            return self.close_when_told(key); // as Redis does
         }
         if work.queue.is_empty() && work.out.is_empty() && !client.flags.has(ClientFlags::STALLED) {
             return self.close_client(key);

@@ -114,7 +114,7 @@ impl Engine {
     /// Opens connections for the large requests that wait for one.
     pub(super) fn start_uploads(&mut self) {
         let mut waiting = std::mem::take(&mut self.uploading);
-        waiting.retain(|&key| self.start_upload(key));
+        waiting.retain(|&key| self.for_client(key, |engine| engine.start_upload(key)) == Some(true));
         self.uploading.extend(waiting);
     }
 
@@ -248,12 +248,21 @@ impl Engine {
         }
     }
 
-    /// The connection could not be made.
-    pub(super) fn upload_link_lost(&mut self, key: ClientKey) {
-        let event = Event::Lost { sent: false, overtaken: false };
-        let probing = self.upload_mut(key).is_some_and(|upload| upload.stage == Stage::Probing);
-        if probing {
-            self.upload_refused(key, event, Action::Resend);
+    /// The connection could not be made, or is lost; `asked`: with the probe on it, which was decided about.
+    pub(super) fn upload_link_lost(&mut self, key: ClientKey, link: LinkKey, asked: bool) {
+        let Some(upload) = self.upload_mut(key).filter(|upload| upload.link == Some(link)) else { return };
+        match upload.stage {
+            Stage::Probing if !asked => {
+                let event = Event::Lost { sent: false, overtaken: false };
+                self.upload_refused(key, event, Action::Resend);
+            }
+            Stage::Streaming => {
+                // The client was answered. It may not be read now, and nobody else would have it read again.
+                upload.stage = Stage::Discarding;
+                upload.link = None;
+                self.effects.push(Effect::ResumeClient(key));
+            }
+            _ => {}
         }
     }
 
@@ -323,9 +332,6 @@ impl Engine {
             }
             room = link.pipe.unsent().len() < Self::MOST_UNSENT;
             self.mark_link(link_key);
-        } else if streaming && let Some(upload) = self.upload_mut(key) {
-            // Its connection died and the client was answered.
-            upload.stage = Stage::Discarding;
         }
         if step.done {
             if let Some(link_key) = link_key {

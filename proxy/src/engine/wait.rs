@@ -66,7 +66,7 @@ impl Engine {
             return Flow::Done;
         }
         let written = client.written;
-        if !self.take_lane(key) {
+        if !self.take_lane(key) || !self.is_undisturbed(key) {
             return Flow::Wait(Stall::Backpressure);
         }
         // From 7.2 only a write sets a connection's offset, before that anything does.
@@ -104,6 +104,10 @@ impl Engine {
             ends: Vec::new(),
             unblocked: None,
             looked: now,
+            began: now,
+            waited: None,
+            in_doubt: false,
+            left: false,
         });
         let timed = words.word(words.count() - 1) != b"0";
         self.waiting.insert(key, timed);

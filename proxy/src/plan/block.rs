@@ -136,6 +136,12 @@ pub fn put_back(name: &str, request: &[u8], reply: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Whether what the command takes can be put back by [`put_back`], or it takes nothing.
+#[must_use]
+pub fn can_put_back(name: &str) -> bool {
+    !["blmove", "brpoplpush", "xreadgroup"].contains(&name)
+}
+
 fn add(key: &[u8], pairs: &[(&&[u8], &&[u8])], out: &mut Vec<u8>) {
     // A member that came back meanwhile has a newer score.
     let mut words = vec![&b"ZADD"[..], key, b"NX"];

@@ -51,6 +51,8 @@ pub enum Refusal {
     TimedOut,
     /// The slot moved while a request too large to keep was being sent. It did not run.
     Streamed,
+    /// The connection was lost while a request too large to keep was being sent. It did not run.
+    StreamLost,
     /// The node refuses Portico's own credentials.
     NodeCredentials,
 }
@@ -105,7 +107,7 @@ fn on_lost(sent: bool, overtaken: bool, facts: Facts) -> Action {
         return Action::Refuse(Refusal::OutcomeUnknown);
     }
     if facts.streamed {
-        return Action::Refuse(Refusal::Streamed);
+        return Action::Refuse(Refusal::StreamLost);
     }
     if sent && overtaken {
         return Action::Refuse(Refusal::ReadLost);
@@ -143,7 +145,13 @@ fn on_error(line: &[u8], facts: Facts) -> Action {
         _ => return Action::Pass,
     };
     if facts.streamed {
-        return Action::Refuse(Refusal::Streamed);
+        return match (again, code) {
+            (Action::Follow { .. } | Action::Ask { .. }, _) | (_, ErrorCode::ReadOnly) => {
+                Action::Refuse(Refusal::Streamed)
+            }
+            (Action::Reconnect, _) => Action::Refuse(Refusal::NodeCredentials),
+            _ => Action::Pass, // what the node says of itself
+        };
     }
     let redirected = matches!(again, Action::Follow { .. } | Action::Ask { .. });
     if redirected && (facts.hops_left == 0 || facts.expired) {
@@ -231,6 +239,8 @@ mod tests {
             (readonly, WRITE, wait.clone()),
             (readonly, SCRIPT, wait),
             (readonly, STREAMED, refuse(Refusal::Streamed)),
+            (loading, STREAMED, Action::Pass),
+            (down, STREAMED, Action::Pass),
             (down, EXPIRED, Action::Pass),
             (loading, EXPIRED, Action::Pass),
             ("-NOAUTH Authentication required.\r\n", WRITE, Action::Reconnect),
@@ -289,7 +299,7 @@ mod tests {
             (lost(false, true), READ, Action::Resend),
             (lost(false, false), EXPIRED, refuse(Refusal::TimedOut)),
             (lost(true, false), EXPIRED, refuse(Refusal::OutcomeUnknown)),
-            (lost(false, false), STREAMED, refuse(Refusal::Streamed)),
+            (lost(false, false), STREAMED, refuse(Refusal::StreamLost)),
             (lost(true, false), STREAMED, refuse(Refusal::OutcomeUnknown)),
         ];
         for (event, facts, action) in rows {

@@ -12,7 +12,7 @@ mod settings;
 mod split;
 mod transaction;
 
-pub use block::{Patience, Timeout, nil, put_back, reads_from_the_end};
+pub use block::{Patience, Timeout, can_put_back, nil, put_back, reads_from_the_end};
 pub use decide::{Action, Event, Facts, Refusal, advised, decide};
 pub use merge::{Merge, Part, Parts, merge};
 pub use objection::{Given, Home, Objection, home, objection};

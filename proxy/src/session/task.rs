@@ -18,3 +18,15 @@ pub enum Task {
     /// What a cancelled wait took is put back: the command and its request; none once that was sent.
     PutBack(Option<(&'static str, Vec<u8>)>),
 }
+
+impl Task {
+    /// The client that waits for its end.
+    #[must_use]
+    pub fn owner(&self) -> Option<ClientKey> {
+        match self {
+            Self::Exec(exec) => Some(exec.owner),
+            Self::Aside { owner, .. } => Some(*owner),
+            Self::PutBack(_) => None,
+        }
+    }
+}

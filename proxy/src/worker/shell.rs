@@ -338,9 +338,8 @@ impl Shell {
                     let drained = n < most && !socket.ended;
                     let (engine, bytes) = (&mut self.engine, &self.scratch[..n]);
                     let Ok(more) = catch_unwind(AssertUnwindSafe(|| engine.link_input(key, bytes))) else {
-                        let node = self.engine.peer_of(key);
-                        tracing::error!(%node, "a node's reply made Portico fail; the connection is closed");
-                        return self.drop_link(key);
+                        self.links.remove(key);
+                        return self.engine.link_failed(key);
                     };
                     let Some(socket) = self.links.get_mut(key) else { return };
                     if !more {

@@ -2,6 +2,7 @@
 
 mod client_commands;
 mod cross_slot;
+mod half_closed;
 mod info;
 mod large_values;
 mod outages;
@@ -13,3 +14,4 @@ mod scripts;
 mod settings;
 mod topology;
 mod tracking;
+mod uploads;

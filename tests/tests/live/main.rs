@@ -2,6 +2,7 @@
 
 mod blocking;
 mod failover;
+mod hands;
 mod kill;
 mod pause;
 mod pubsub;

@@ -1,0 +1,61 @@
+//! A master that has stopped and is missed: what was sent to it is answered within the failover timeout, all in all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portico_slots::Topology;
+
+use super::{BORDER, HIGH, LOW, World, node};
+use crate::topology::Cluster;
+
+/// The same nodes, of which the others miss the first.
+fn without_the_first(cluster: &Cluster) -> Arc<Cluster> {
+    let mut nodes = cluster.topology.nodes().to_vec();
+    nodes.iter_mut().filter(|of| of.id == node(7000)).for_each(|node| node.suspected = true);
+    let owner = |slot| Some(node(if slot < BORDER { 7000 } else { 7001 }));
+    let topology = Topology::new(nodes, owner, []);
+    Arc::new(Cluster {
+        topology,
+        sockets: cluster.sockets.clone(),
+        ..Cluster::unknown(Arc::clone(&cluster.table))
+    })
+}
+
+#[test]
+fn what_a_stopped_master_was_sent_is_answered_within_the_failover_timeout() {
+    let mut world = World::new();
+    let limit = world.engine.config.failover_timeout;
+    let step = Duration::from_millis(100);
+    let (early, late) = (world.client(), world.client());
+    world.send(early, &[&format!("GET {LOW}")]);
+    world.cluster = without_the_first(&world.cluster);
+    world.down = vec![7000];
+    let steps = (limit.as_millis() / step.as_millis()) as u32;
+    for _ in 0..steps / 2 {
+        world.pass(step);
+    }
+    world.send(late, &[&format!("SET {LOW} x"), &format!("GET {LOW}")]);
+    for _ in 0..steps / 2 + 3 {
+        world.pass(step);
+    }
+    let told = world.told(early);
+    assert!(
+        told.starts_with(
+            "-CLUSTERDOWN No master for slot 3300 (127.0.0.1:7000, 8192 slots) could be reached"
+        ),
+        "{told}"
+    );
+    assert_eq!(world.told(late), "", "it has waited half as long");
+    for _ in 0..steps / 2 - 6 {
+        world.pass(step);
+    }
+    assert_eq!(world.told(late), "");
+    for _ in 0..12 {
+        world.pass(step);
+    }
+    let told = world.told(late);
+    assert!(told.starts_with("-UNKNOWN ") && told.contains("\r\n-CLUSTERDOWN "), "{told}");
+    world.send(late, &[&format!("GET {HIGH}")]);
+    world.answers(7001, "$1\r\ny\r\n");
+    assert_eq!(world.told(late), "$1\r\ny\r\n");
+}
