@@ -202,7 +202,7 @@ impl Server {
         let mut command = Command::new(&self.options.redis_server);
         command.args(["--port", &port, "--bind", "127.0.0.1", "--protected-mode", "no", "--daemonize", "no"]);
         command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
-        command.args(["--logfile", LOG_FILE, "--dir"]).arg(self.folder.path());
+        command.arg("--logfile").arg(self.folder.path().join(LOG_FILE)).arg("--dir").arg(self.folder.path());
         if !self.old {
             command.args(["--enable-debug-command", "yes"]);
         }
