@@ -306,9 +306,8 @@ impl Refresher {
         let sockets = self.resolve(&topology).await;
         let table = self.learn(&current.table).await;
         let abouts = || self.controls.values().map(|control| &control.about);
-        let version = abouts().filter_map(|about| about.version.as_deref()).min_by_key(|version| {
-            version.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>()
-        });
+        let version =
+            lowest_version(&topology, |address| self.controls.get(address)?.about.version.as_deref());
         let version = version.map_or_else(|| Arc::clone(&current.version), Arc::from);
         let own = abouts().filter_map(|about| about.identity.clone());
         let identity = own.min_by(|one, other| one.version.cmp(&other.version));
@@ -434,4 +433,52 @@ fn is_stale(old: &Topology, new: &Topology, answered: usize) -> bool {
         (Some(_), None) => true,
         _ => false,
     })
+}
+
+/// The lowest version of the masters that live. Who has failed may be listed for long after an upgrade has replaced it; it
+/// counts only where no other master's version is known.
+fn lowest_version<'v>(
+    topology: &Topology,
+    version_at: impl Fn(&Address) -> Option<&'v str>,
+) -> Option<&'v str> {
+    let versions = |failed: bool| {
+        let masters = topology.masters().iter().map(|&master| topology.node(master));
+        masters.filter(move |node| node.failed == failed).filter_map(|node| version_at(&node.address))
+    };
+    let number =
+        |version: &&str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
+    versions(false).min_by_key(number).or_else(|| versions(true).min_by_key(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lowest(lines: &str, versions: &[(u16, &'static str)]) -> Option<&'static str> {
+        let lines = lines.replace("ID", &"a".repeat(38));
+        let view = parse(&lines, &Address::new("127.0.0.1", 7001)).expect("a map that can be read");
+        let topology = merge(&[view], &Address::clone).expect("a topology");
+        lowest_version(&topology, |address| {
+            versions.iter().find(|(port, _)| *port == address.port).map(|&(_, version)| version)
+        })
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_masters_that_live() {
+        let lines = "ID01 127.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460\n\
+                     ID02 127.0.0.1:7002@17002 master - 0 0 2 connected 5461-10922\n\
+                     ID03 127.0.0.1:7003@17003 master,fail - 0 0 3 disconnected 10923-16383\n\
+                     ID04 127.0.0.1:7004@17004 master,fail - 0 0 4 disconnected\n\
+                     ID05 127.0.0.1:7005@17005 slave ID01 0 0 1 connected\n";
+        let old = [(7003, "7.0.15"), (7004, "6.2.0"), (7005, "7.0.15")];
+        let with = |living: &[(u16, &'static str)]| lowest(lines, &[living, &old[..]].concat());
+        assert_eq!(with(&[(7001, "8.10.0"), (7002, "8.9.1")]), Some("8.9.1"));
+        assert_eq!(with(&[(7002, "8.0.0")]), Some("8.0.0"));
+        assert_eq!(
+            with(&[]),
+            Some("7.0.15"),
+            "a failed master is better than none; one without slots is none"
+        );
+        assert_eq!(lowest(lines, &old[1..]), None);
+    }
 }

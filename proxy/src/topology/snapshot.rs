@@ -20,7 +20,7 @@ pub struct Cluster {
     pub topology: Topology,
     /// Where to connect, by node number; `None` while a hostname does not resolve.
     pub sockets: Vec<Option<SocketAddr>>,
-    /// `redis_version` of the nodes; the lowest while they differ.
+    /// `redis_version` of the masters; the lowest of those that live while they differ.
     pub version: Arc<str>,
     /// What the nodes are, by their own name and version.
     pub identity: Arc<Identity>,
