@@ -18,7 +18,7 @@ pub struct Function {
     pub no_writes: bool,
 }
 
-/// The functions by name, and whether that may have changed since they were listed.
+/// The functions by name in lower case, and whether that may have changed since they were listed.
 #[derive(Debug, Default)]
 pub struct Functions {
     known: ArcSwap<HashMap<Box<[u8]>, Function>>,
@@ -47,14 +47,14 @@ impl Functions {
         self.settled.store(doubts, Ordering::SeqCst);
     }
 
-    /// The function of this name, as far as is known.
+    /// The function of this name, as far as is known. Redis does not tell the case of their names apart.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<Function> {
-        self.known.load().get(name).cloned()
+        self.known.load().get(&*name.to_ascii_lowercase()).cloned()
     }
 }
 
-/// Reads the reply to `FUNCTION LIST WITHCODE` of Redis 7.0 and later.
+/// Reads the reply to `FUNCTION LIST WITHCODE` of Redis 7.0 and later: the functions by name in lower case.
 #[must_use]
 pub fn parse_function_list(frame: &BytesFrame) -> Option<HashMap<Box<[u8]>, Function>> {
     let BytesFrame::Array(libraries) = frame else { return None };
@@ -70,7 +70,10 @@ pub fn parse_function_list(frame: &BytesFrame) -> Option<HashMap<Box<[u8]>, Func
                 _ => &[],
             };
             let no_writes = flags.iter().any(|flag| flag.as_str() == Some("no-writes"));
-            found.insert(name.into(), Function { library: Arc::clone(&reading), no_writes });
+            found.insert(
+                name.to_ascii_lowercase().into(),
+                Function { library: Arc::clone(&reading), no_writes },
+            );
         }
     }
     Some(found)
@@ -112,6 +115,16 @@ mod tests {
         assert!(find("g").no_writes && !find("f").no_writes);
         assert_eq!(find("f").library.calls.len(), 1);
         assert_eq!(find("f").library.unread, None);
+    }
+
+    #[test]
+    fn a_function_is_found_however_its_name_is_written() {
+        let reply = "*1\r\n*2\r\n$9\r\nfunctions\r\n*1\r\n*2\r\n$4\r\nname\r\n$5\r\nReads\r\n";
+        let (frame, _) = decode_bytes(&Bytes::from(reply)).expect("RESP").expect("a whole frame");
+        let functions = Functions::default();
+        functions.settle(0, parse_function_list(&frame));
+        assert!(["Reads", "reads", "READS"].iter().all(|name| functions.find(name.as_bytes()).is_some()));
+        assert_eq!(functions.find(b"read"), None);
     }
 
     #[test]
