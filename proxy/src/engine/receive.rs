@@ -245,6 +245,9 @@ impl Engine {
                 work.attempt.take_if(|attempt| attempt.seq == entry.seq && attempt.part == entry.part);
             current.filter(|_| entry.flags.has(RequestFlags::RETRY))
         });
+        // What any node may take is taken by another at once, however long the first was waited for.
+        let anywhere = entry.flags.has(RequestFlags::ANYWHERE);
+        let sent_by = if anywhere { self.now } else { sent_by };
         let (hops, since) =
             attempt.map_or((0, sent_by), |attempt| (attempt.hops, attempt.since.min(sent_by)));
         if entry.flags.has(RequestFlags::BLOCKING) {
