@@ -373,10 +373,12 @@ fn others_go_on(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let others: Vec<_> = (0..4)
             .map(|number| {
                 let done = &done;
-                scope.spawn(move || -> Result<usize> {
+                scope.spawn(move || -> Result<()> {
                     let mut client = portico().client()?;
                     let mut count = 0;
-                    while !done.load(Ordering::Relaxed) {
+                    loop {
+                        // Once more after the work, however short that was.
+                        let is_last = done.load(Ordering::Relaxed);
                         let began = Instant::now();
                         let key = format!("{name}:{number}");
                         client.expect(&format!("SET {key} {count}"), "+OK\r\n")?;
@@ -388,16 +390,17 @@ fn others_go_on(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
                             began.elapsed()
                         );
                         count += 1;
+                        if is_last {
+                            return Ok(());
+                        }
                     }
-                    Ok(count)
                 })
             })
             .collect();
         let result = work();
         done.store(true, Ordering::Relaxed);
         for other in others {
-            let count = other.join().expect("no panic")?;
-            ensure_timely!(count > 0, "another client got nowhere");
+            other.join().expect("no panic")?;
         }
         result
     })?;
