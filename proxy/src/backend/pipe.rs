@@ -44,7 +44,7 @@ impl RequestFlags {
 
     /// A transaction that begins with CLIENT CACHING, which its client did not queue.
     pub const CACHING: Self = Self(1 << 13);
-    /// INFO, asked by Portico for a client that does not wait for every node: never sent again.
+    /// Portico's own question for a client that does not wait for every node: never sent again.
     pub const IMPATIENT: Self = Self(1 << 14);
     /// Any node may take it, whoever owns its slot: a message, the question who listens, what has no keys.
     pub const ANYWHERE: Self = Self(1 << 15);

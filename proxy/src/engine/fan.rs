@@ -131,6 +131,30 @@ impl Engine {
         self.fan_prefixed(key, cluster, (name, traits), audience, kind, (&|_, _| {}, request))
     }
 
+    /// A request for these nodes, a part each, once every part can be sent; or why it has to wait.
+    fn fan_over(
+        &mut self,
+        key: ClientKey,
+        (name, traits): (&'static str, Traits),
+        kind: FanKind,
+        targets: &[(NodeIndex, Slot)],
+    ) -> Result<Box<Fan>, Flow> {
+        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
+            return Err(Flow::Wait(stall));
+        }
+        if targets.is_empty() {
+            return Err(self.unreachable(key, 0));
+        }
+        for &(node, slot) in targets {
+            self.ready(key, Some(node), slot)?;
+        }
+        let Some(client) = self.clients.get(key) else { return Err(Flow::Close) };
+        let mut fan = self.new_fan(name, kind, client.protocol(), traits.flags);
+        fan.parts.parts.resize(targets.len(), Part::default());
+        fan.remaining = targets.len();
+        Ok(fan)
+    }
+
     /// A request of its own for each of several nodes, and one reply.
     pub(super) fn fan_requests(
         &mut self,
@@ -139,21 +163,11 @@ impl Engine {
         kind: FanKind,
         requests: Vec<(NodeIndex, Slot, Vec<u8>)>,
     ) -> Flow {
-        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
-            return Flow::Wait(stall);
-        }
-        if requests.is_empty() {
-            return self.unreachable(key, 0);
-        }
-        for &(node, slot, _) in &requests {
-            if let Err(flow) = self.ready(key, Some(node), slot) {
-                return flow;
-            }
-        }
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let mut fan = self.new_fan(name, kind, client.protocol(), traits.flags);
-        fan.parts.parts.resize(requests.len(), Part::default());
-        fan.remaining = requests.len();
+        let targets: Vec<(NodeIndex, Slot)> = requests.iter().map(|&(node, slot, _)| (node, slot)).collect();
+        let fan = match self.fan_over(key, (name, traits), kind, &targets) {
+            Ok(fan) => fan,
+            Err(flow) => return flow,
+        };
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
         for (part, (node, slot, request)) in requests.into_iter().enumerate() {
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags: traits.flags };
@@ -172,25 +186,14 @@ impl Engine {
         kind: FanKind,
         (prefix, request): (Prefix<'_>, &[u8]),
     ) -> Flow {
-        if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
-            return Flow::Wait(stall);
-        }
         let mut targets = audience.members(cluster);
         if traits.flags.has(RequestFlags::ANYWHERE) {
             self.keep_living(key, &mut targets);
         }
-        if targets.is_empty() {
-            return self.unreachable(key, 0);
-        }
-        for &(node, slot) in &targets {
-            if let Err(flow) = self.ready(key, Some(node), slot) {
-                return flow;
-            }
-        }
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let mut fan = self.new_fan(name, kind, client.protocol(), traits.flags);
-        fan.parts.parts.resize(targets.len(), Part::default());
-        fan.remaining = targets.len();
+        let mut fan = match self.fan_over(key, (name, traits), kind, &targets) {
+            Ok(fan) => fan,
+            Err(flow) => return flow,
+        };
         if audience == Audience::MastersInTurn {
             let id = |node: NodeIndex| cluster.topology.node(node).id;
             fan.later

@@ -16,6 +16,7 @@ mod gather;
 mod guard;
 mod hear;
 mod hub;
+mod impatient;
 mod info;
 mod intake;
 mod invalidate;
@@ -52,7 +53,7 @@ mod wait;
 mod waiting;
 mod who;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -277,9 +278,7 @@ pub struct Engine {
     prefix: &'static [u8],
     /// Clients whose next request waits.
     stalled: Vec<ClientKey>,
-    /// INFOs that masters have still to answer, in the order of their deadlines.
-    infos: VecDeque<info::Asked>,
-    last_info_ticket: u32,
+    questions: impatient::Questions,
     /// Clients that had their share of this turn.
     tired: Vec<ClientKey>,
     /// What the requests of the client that is being served have taken, about as many as a simple one takes.
@@ -378,8 +377,7 @@ impl Engine {
             flushing: BTreeSet::new(),
             prefix: b"",
             stalled: Vec::new(),
-            infos: VecDeque::new(),
-            last_info_ticket: 0,
+            questions: impatient::Questions::default(),
             tired: Vec::new(),
             spent: 0,
             answering: ClientKey::default(),

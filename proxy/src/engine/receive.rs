@@ -163,7 +163,7 @@ impl Engine {
             return self.upload_probed(entry.client);
         }
         if entry.flags.has(RequestFlags::IMPATIENT) {
-            return self.info_answered(entry, reply);
+            return self.question_answered(entry, reply);
         }
         if entry.flags.has(RequestFlags::UNBLOCK) {
             return self.unblock_done(entry.about(), true);
@@ -236,7 +236,7 @@ impl Engine {
     ) {
         if entry.flags.has(RequestFlags::IMPATIENT) {
             let refusal = if let Event::Error(reply) = event { reply } else { b"" };
-            return self.info_answered(&entry, refusal);
+            return self.question_answered(&entry, refusal);
         }
         self.spoil_trial(entry.client, event);
         let Some(client) = self.clients.get_mut(entry.client) else { return };

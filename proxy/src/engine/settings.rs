@@ -34,9 +34,10 @@ impl Engine {
             return Flow::Done;
         }
         let questions = [false, true].map(|sums| local::questions(&asked, sums, &cluster.version)).concat();
-        let ask = |&question| topology.masters().iter().map(move |&master| (master, question));
-        let requests: Vec<(NodeIndex, &Vec<u8>)> =
-            questions.iter().collect::<Vec<_>>().iter().flat_map(ask).collect();
+        let requests: Vec<(NodeIndex, &Vec<u8>)> = questions
+            .iter()
+            .flat_map(|question| topology.masters().iter().map(move |&master| (master, question)))
+            .collect();
         if requests.is_empty() {
             return self.unreachable(key, 0);
         }

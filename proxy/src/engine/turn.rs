@@ -52,7 +52,7 @@ impl Engine {
             self.next_housekeeping = self.now + HOUSEKEEPING;
             self.for_all(Self::housekeeping);
         }
-        self.for_all(Self::tell_late_infos);
+        self.for_all(Self::tell_late_answers);
         if self.pause.is_some_and(|pause| self.now >= pause.until) {
             self.for_all(Self::look_at_pause);
         }
@@ -88,7 +88,7 @@ impl Engine {
         let until = if self.watchful { until.min(self.next_check) } else { until };
         let until = if self.hub_anxious { until.min(self.next_review) } else { until };
         let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));
-        let until = self.infos.front().map_or(until, |info| until.min(info.at));
+        let until = self.questions.next_deadline().map_or(until, |at| until.min(at));
         let until = self.pause.map_or(until, |pause| until.min(pause.until));
         until.saturating_duration_since(self.now)
     }
