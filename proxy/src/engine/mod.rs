@@ -191,6 +191,10 @@ impl Pool {
     const MOST: usize = 256;
 
     fn give_work(&mut self, mut work: Box<Work>) {
+        debug_assert!(
+            work.is_done() && work.fans.is_empty() && work.parked.is_empty(),
+            "it is still somebody's"
+        );
         if self.works.len() < Self::MOST {
             work.trim();
             self.works.push(work);

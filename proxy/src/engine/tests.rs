@@ -6,6 +6,7 @@ mod outages;
 mod pubsub;
 mod tracking;
 mod unread;
+mod uploads;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -208,10 +208,15 @@ impl Work {
         self.fans.binary_search_by_key(&place(seq), |&(seq, _)| place(seq)).ok()
     }
 
-    /// Whether nothing is received, outstanding or untold.
+    /// Whether nothing is received, outstanding or untold. The rest of a large request that was answered early is still
+    /// to be received.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.queue.is_empty() && self.out.is_empty() && self.input.is_empty() && self.scanner.is_none()
+        self.queue.is_empty()
+            && self.out.is_empty()
+            && self.input.is_empty()
+            && self.scanner.is_none()
+            && self.upload.is_none()
     }
 
     /// Gives back what is held beyond ordinary need.
