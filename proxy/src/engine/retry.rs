@@ -280,6 +280,14 @@ impl Engine {
         self.clients.get(entry.client).map_or(Lane::shared(Protocol::Resp2), |client| client.lane)
     }
 
+    /// Whether it is a message, sent to a node that the cluster has given up. That cannot be fenced, and no slot's new owner
+    /// makes an end of the message: to wait for longer would tell its sender no more.
+    fn is_message_to_failed(&self, orphan: &Orphan) -> bool {
+        let topology = &self.cluster.topology;
+        let failed = |node: &NodeId| topology.index_of(node).is_some_and(|index| topology.node(index).failed);
+        orphan.entry.flags.has(RequestFlags::ANYWHERE) && failed(&orphan.node)
+    }
+
     /// Tells the outcome unknown where nothing can run any more. `fenced` is a node whose lost connections are
     /// known to be dead.
     pub(super) fn settle_orphans(&mut self, fenced: Option<NodeId>) {
@@ -289,7 +297,7 @@ impl Engine {
         let orphans = std::mem::take(&mut self.orphans);
         for orphan in orphans {
             let settled = fenced == Some(orphan.node) || self.cannot_run_any_more(&orphan.entry, orphan.node);
-            if settled || self.now >= orphan.deadline {
+            if settled || self.now >= orphan.deadline || self.is_message_to_failed(&orphan) {
                 let mut text = self.refusal_text(Refusal::OutcomeUnknown, &orphan.entry);
                 if !settled {
                     text.push_str(STILL_OPEN);
