@@ -254,10 +254,11 @@ impl Engine {
         let in_turn = open && matches!(rule, Rule::Sum | Rule::Concat);
         let audience = if in_turn { Audience::MastersInTurn } else { Audience::Masters };
         let target = (command.name, Traits::of(command));
-        if rule == Rule::Random {
-            return self.fan_nodes(key, cluster, target, audience, kind, b"*1\r\n$6\r\nDBSIZE\r\n");
-        }
-        self.fan_nodes(key, cluster, target, audience, kind, request)
+        let random = rule == Rule::Random;
+        let request = if random { b"*1\r\n$6\r\nDBSIZE\r\n" } else { request };
+        let flow = self.fan_nodes(key, cluster, target, audience, kind, request);
+        // A second question is not overtaken by what the client sent behind the first.
+        if in_turn || random { self.until_answered(key, flow) } else { flow }
     }
 
     /// Answers what nobody knows. CLIENT LIST tells of it as of no command.

@@ -10,7 +10,7 @@ use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local;
 use crate::plan::{Action, Merge, Part, Split, merge, merge_exists, split, tell_settings};
-use crate::session::{Fan, FanKind, PendingFlags};
+use crate::session::{Fan, FanKind, PendingFlags, Unsent};
 use crate::topology::Cluster;
 
 /// Which nodes a whole-keyspace command goes to.
@@ -42,6 +42,7 @@ impl Engine {
         fan.parts.clear();
         fan.later.clear();
         fan.request.clear();
+        fan.unsent = None;
         (fan.name, fan.kind, fan.protocol, fan.flags, fan.remaining) = (name, kind, protocol, flags, 0);
         fan
     }
@@ -69,7 +70,7 @@ impl Engine {
                 self.reply_error(key, local::CROSSSLOT);
                 Flow::Done
             }
-            None => self.fan_groups(key, cluster, command, request, args, &groups, (step, rule)),
+            None => self.fan_groups(key, cluster, command, request, args, &mut groups, (step, rule)),
         };
         self.split = groups;
         flow
@@ -83,7 +84,7 @@ impl Engine {
         command: &Command,
         request: &[u8],
         args: &[Arg],
-        groups: &Split,
+        groups: &mut Split,
         (step, rule): (usize, Merge),
     ) -> Flow {
         let mut traits = Traits::of(command);
@@ -98,15 +99,23 @@ impl Engine {
             }
         }
         let Some(client) = self.clients.get(key) else { return Flow::Close };
-        let mut fan = self.new_fan(command.name, FanKind::Merge(rule), client.protocol(), traits.flags);
+        let (protocol, prefix) = (client.protocol(), self.prefix);
+        let flags = if prefix.is_empty() { traits.flags } else { traits.flags.with(RequestFlags::GROUP) };
+        let mut fan = self.new_fan(command.name, FanKind::Merge(rule), protocol, flags);
         fan.parts.order.extend(groups.order());
         for (_, keys) in groups.parts() {
             fan.parts.parts.push(Part { keys: keys.len() as u32, ..Part::default() });
         }
         fan.remaining = fan.parts.parts.len();
+        if fan.remaining > Unsent::MOST_SENT {
+            let groups = std::mem::take(groups);
+            let (request, args) = (request.to_vec(), args.to_vec());
+            fan.unsent = Some(Box::new(Unsent { request, args, groups, step, prefix, part: 0, at: 0 }));
+            let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
+            self.send_unsent(key, seq);
+            return self.until_answered(key, Flow::Done); // what comes behind must not overtake the rest
+        }
         let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
-        let prefix = self.prefix;
-        let flags = if prefix.is_empty() { traits.flags } else { traits.flags.with(RequestFlags::GROUP) };
         for (part, (slot, keys)) in groups.parts().enumerate() {
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags };
             let encode = |out: &mut Vec<u8>| {
@@ -116,6 +125,22 @@ impl Engine {
             self.send_to_node(entry, cluster.topology.owner(slot), encode);
         }
         Flow::Done
+    }
+
+    /// Sends the next parts of a request that has very many, if it is their time.
+    fn send_unsent(&mut self, client: ClientKey, seq: u32) {
+        let Some(work) = self.clients.get_mut(client).and_then(|client| client.work.as_deref_mut()) else {
+            return;
+        };
+        let Some(index) = work.fan_of(seq) else { return };
+        let fan = &mut work.fans[index].1;
+        let flags = fan.flags;
+        for (part, slot, request) in fan.next_parts() {
+            let entry = InFlight { client, seq, part, len: 0, slot, flags };
+            self.send_to_node(entry, self.cluster.topology.owner(slot), |out| {
+                out.extend_from_slice(&request);
+            });
+        }
     }
 
     /// A command for the whole keyspace: one part a node.
@@ -267,6 +292,9 @@ impl Engine {
         fan.remaining = fan.remaining.saturating_sub(1);
         if fan.parts.replies.len() as u64 > limit {
             return self.over_limit(entry.client);
+        }
+        if fan.unsent.is_some() {
+            return self.send_unsent(entry.client, entry.seq);
         }
         if let Some((node, slot, part)) = fan.later.pop_front() {
             let request = fan.request.clone();

@@ -120,10 +120,9 @@ impl Engine {
             Ok(filter) => filter,
             Err(error) => return self.refuse(key, &error),
         };
-        match self.fan_workers(key, command, Question::Kill { filter, me, old_form: words.count() == 3 }) {
-            Flow::Done if acts_for.is_none() => Flow::Block,
-            flow => flow,
-        }
+        let flow =
+            self.fan_workers(key, command, Question::Kill { filter, me, old_form: words.count() == 3 });
+        self.until_answered(key, flow)
     }
 
     /// A worker's part of what `Engine::fan_workers` asked.

@@ -294,6 +294,12 @@ impl Engine {
         waits.then_some(Stall::Order)
     }
 
+    /// A request that was sent is answered before its client's next one is sent. An agent's next step waits anyway.
+    pub(super) fn until_answered(&self, key: ClientKey, flow: Flow) -> Flow {
+        let agent = self.clients.get(key).is_some_and(|client| client.flags.has(ClientFlags::AGENT));
+        if flow == Flow::Done && !agent { Flow::Block } else { flow }
+    }
+
     /// Registers a request that goes to several connections; its parts are sent with [`Engine::send_part`].
     pub(super) fn begin_fan(&mut self, key: ClientKey, fan: Box<Fan>, traits: Traits) -> Option<u32> {
         let client = self.clients.get_mut(key)?;

@@ -85,10 +85,7 @@ impl Engine {
         words: &RequestArgs<'_>,
     ) -> Flow {
         let flow = self.change_settings(key, cluster, command, words);
-        let Some(client) = self.clients.get(key) else { return Flow::Close };
-        // An agent's next step waits anyway.
-        let waits = !client.is_answered() && !client.flags.has(ClientFlags::AGENT);
-        if flow == Flow::Done && waits { Flow::Block } else { flow }
+        self.until_answered(key, flow)
     }
 
     /// All of it is looked at first; Portico's own settings change when the nodes have taken theirs.

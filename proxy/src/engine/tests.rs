@@ -1,6 +1,7 @@
 //! The engine without sockets: what is sent where, in which order, and what happens when a node says no or is gone.
 
 mod failures;
+mod fans;
 mod hands;
 mod outages;
 mod pubsub;

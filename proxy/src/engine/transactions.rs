@@ -394,7 +394,10 @@ impl Engine {
         if !self.take_lane(key) {
             return Flow::Wait(Stall::Backpressure);
         }
-        let flow = self.fan_keys(key, cluster, command, request, args, (1, Merge::KeyOk));
+        let flow = match self.fan_keys(key, cluster, command, request, args, (1, Merge::KeyOk)) {
+            Flow::Block => Flow::Done,
+            flow => flow,
+        };
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         if flow == Flow::Done && client.is_answered() {
             self.leave_lane(key);

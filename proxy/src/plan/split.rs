@@ -25,6 +25,12 @@ impl Split {
         self.keys.chunk_by(|a, b| a.0 == b.0).map(|keys| (keys[0].0, keys))
     }
 
+    /// The group that begins at this place of [`Split::order`].
+    #[must_use]
+    pub fn part_at(&self, at: usize) -> Option<(Slot, &[(Slot, u32)])> {
+        self.keys.get(at..)?.chunk_by(|a, b| a.0 == b.0).next().map(|keys| (keys[0].0, keys))
+    }
+
     /// The indexes of all keys, part after part.
     pub fn order(&self) -> impl Iterator<Item = u32> {
         self.keys.iter().map(|&(_, index)| index)

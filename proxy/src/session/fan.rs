@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use portico_resp::Protocol;
+use portico_resp::{Arg, Protocol};
 use portico_slots::{NodeId, Slot};
 
 use crate::backend::RequestFlags;
 use crate::plan::scan_cursor::ScanCursor;
-use crate::plan::{Asked, Merge, Parts, SettingsChange};
+use crate::plan::{Asked, Merge, Parts, SettingsChange, Split};
 use crate::pubsub::Kind;
 
 /// What is asked about subscriptions.
@@ -80,6 +80,45 @@ pub enum Told {
     Done,
 }
 
+/// What is left of a request with so many parts that they are sent a few at a time.
+#[derive(Debug)]
+pub struct Unsent {
+    /// The whole request.
+    pub request: Vec<u8>,
+    /// Its arguments.
+    pub args: Vec<Arg>,
+    /// Its keys, by slot.
+    pub groups: Split,
+    /// Arguments of each key.
+    pub step: usize,
+    /// What goes before each part.
+    pub prefix: &'static [u8],
+    /// The next part.
+    pub part: u32,
+    /// Its first key's place in [`Split::order`].
+    pub at: usize,
+}
+
+impl Unsent {
+    /// Parts that are on their way at once: a node's other clients wait behind its share of them.
+    pub const MOST_SENT: usize = 1024;
+}
+
+/// The next part's number, its slot, and what is sent.
+impl Iterator for Unsent {
+    type Item = (u32, Slot, Vec<u8>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (slot, keys) = self.groups.part_at(self.at)?;
+        let mut request = self.prefix.to_vec();
+        Split::encode(&self.request, &self.args, self.step, keys, &mut request);
+        let part = self.part;
+        self.part += 1;
+        self.at += keys.len();
+        Some((part, slot, request))
+    }
+}
+
 /// A request that is split over nodes (or workers) and not answered yet.
 #[derive(Debug)]
 pub struct Fan {
@@ -99,6 +138,24 @@ pub struct Fan {
     pub request: Vec<u8>,
     /// What the parts are.
     pub flags: RequestFlags,
+    /// Parts of a large request that wait until earlier ones are answered.
+    pub unsent: Option<Box<Unsent>>,
+}
+
+impl Fan {
+    /// The parts that are to be sent now: none before half of those on their way are answered.
+    pub fn next_parts(&mut self) -> Vec<(u32, Slot, Vec<u8>)> {
+        let Some(unsent) = self.unsent.as_mut() else { return Vec::new() };
+        let sent = self.remaining - (self.parts.parts.len() - unsent.part as usize);
+        if sent > Unsent::MOST_SENT / 2 {
+            return Vec::new();
+        }
+        let next = unsent.take(Unsent::MOST_SENT - sent).collect();
+        if unsent.part as usize == self.parts.parts.len() {
+            self.unsent = None;
+        }
+        next
+    }
 }
 
 impl Default for Fan {
@@ -112,6 +169,7 @@ impl Default for Fan {
             later: VecDeque::new(),
             request: Vec::new(),
             flags: RequestFlags::default(),
+            unsent: None,
         }
     }
 }

@@ -14,7 +14,7 @@ mod upload;
 
 pub use attempt::{Attempt, Parked, Target};
 pub use block::{Block, Unblock};
-pub use fan::{Fan, FanKind, InfoQuestion, Told, Who};
+pub use fan::{Fan, FanKind, InfoQuestion, Told, Unsent, Who};
 pub use input::Input;
 pub use queue::{Pending, PendingFlags, ReplyQueue};
 pub use standing::{Standing, Subscribing};

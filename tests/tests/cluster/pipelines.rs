@@ -41,6 +41,39 @@ fn two_hundred_thousand_commands_are_read_only_afterwards() -> Result<()> {
     portico().check_log()
 }
 
+/// Requests with tens of thousands of parts, and behind each what would show that it was overtaken.
+#[test]
+fn requests_with_very_many_keys() -> Result<()> {
+    const COUNT: usize = 50_000;
+    let mut client = portico().client()?;
+    let keys: Vec<String> = (0..COUNT).map(|number| format!("many:{number}")).collect();
+    let all = |name: &str| [&[name.to_owned()], &keys[..]].concat();
+    let pairs: Vec<String> = std::iter::once("MSET".to_owned())
+        .chain(keys.iter().flat_map(|key| [key.clone(), key.clone()]))
+        .collect();
+    let last = &keys[COUNT - 1];
+    let one = |words: &[&str]| encode(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+    let requests = [
+        encode(&pairs),
+        one(&["APPEND", last, "+"]),
+        encode(&all("MGET")),
+        one(&["DEL", &keys[0]]),
+        encode(&all("DEL")),
+        encode(&all("EXISTS")),
+    ];
+    client.send(&requests.concat())?;
+    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    let values: String = keys[..COUNT - 1].iter().map(|key| bulk(key)).collect();
+    let values = format!("*{COUNT}\r\n{values}{}", bulk(&format!("{last}+")));
+    let appended = format!(":{}\r\n", last.len() + 1);
+    let deleted = format!(":{}\r\n", COUNT - 1);
+    for expected in ["+OK\r\n", &appended, &values, ":1\r\n", &deleted, ":0\r\n"] {
+        let reply = client.reply()?;
+        ensure!(reply == expected.as_bytes(), "{} instead of {}", show(&reply), show(expected.as_bytes()));
+    }
+    portico().check_log()
+}
+
 /// What a client's own commands on its own keys have to give, whatever others do.
 struct Model {
     prefix: String,
