@@ -341,6 +341,10 @@ impl Engine {
                 self.slot_name(slot),
                 self.config.failover_timeout.as_millis()
             ),
+            Refusal::ShardLost => format!(
+                "CLUSTERDOWN The master of {} has failed, and there is no replica to take its place. The command did not run",
+                self.slot_name(slot)
+            ),
             Refusal::Streamed => {
                 "TRYAGAIN The slot moved while a value over 1 MB was being sent. The command did not run: send it again"
                     .to_owned()

@@ -59,3 +59,23 @@ fn what_a_stopped_master_was_sent_is_answered_within_the_failover_timeout() {
     world.answers(7001, "$1\r\ny\r\n");
     assert_eq!(world.told(late), "$1\r\ny\r\n");
 }
+
+#[test]
+fn a_master_that_is_known_to_be_silent_is_not_asked_for_its_figures() {
+    let mut world = World::new();
+    let (waits, client) = (world.client(), world.client());
+    world.send(waits, &[&format!("GET {LOW}"), &format!("GET {HIGH}")]);
+    world.answers(7001, "$1\r\ny\r\n");
+    world.pass(Duration::from_millis(600));
+    world.send(client, &["INFO server"]);
+    assert!(!world.received(7000).contains("INFO"));
+    let told = "# Server\r\nredis_version:7.0.15\r\n";
+    world.answers(7001, &format!("${}\r\n{told}\r\n", told.len()));
+    let told = world.told(client);
+    assert!(told.contains("redis_version:7.0.15"), "told without waiting: {told}");
+    // It speaks again, and is asked again.
+    world.answers(7000, "$1\r\nx\r\n");
+    world.told(client);
+    world.send(client, &["INFO server"]);
+    assert!(world.received(7000).contains("INFO"));
+}
