@@ -284,3 +284,26 @@ fn what_all_masters_have_to_do_is_refused_at_once_when_a_shard_is_lost() -> Resu
         eventually(|| Ok(client.text("DBSIZE")?.starts_with(':')), "DBSIZE is answered again")
     })
 }
+
+#[test]
+fn who_has_written_nothing_waits_for_the_replicas_of_the_living() -> Result<()> {
+    on_a_calm_machine(|| {
+        let mut cluster = Cluster::start(ClusterOptions { replicas: 1, ..ClusterOptions::default() })?;
+        let portico = Portico::start(&cluster, LONG)?;
+        portico.expect_log("");
+        portico.client()?.expect("MSET a 1 b 2 c 3", "+OK\r\n")?;
+        ensure!(at_once(&mut portico.client()?, "WAIT 1 3000")? == ":1\\r\\n");
+        for index in [0, 3] {
+            cluster.node(index).pause()?;
+        }
+        // First before anybody knows of it.
+        for _ in 0..3 {
+            let told = at_once(&mut portico.client()?, "WAIT 1 1000")?;
+            ensure!(told == ":1\\r\\n", "{told}");
+        }
+        for index in [0, 3] {
+            cluster.node(index).resume()?;
+        }
+        Ok(())
+    })
+}

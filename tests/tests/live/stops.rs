@@ -176,7 +176,6 @@ const ASK_ALL: [&str; 6] =
 fn asks_all(command: &Command) -> bool {
     match command.handling {
         Handling::Masters(_) | Handling::Nodes(_) | Handling::Scan | Handling::Debug => true,
-        Handling::Wait => true,
         Handling::Scripts(what) => !matches!(what, Scripts::Load | Scripts::Exists),
         Handling::PubSub(what) => matches!(what, PubSub::ShardNumsub | PubSub::ShardChannels),
         _ => ASK_ALL.contains(&command.name),
