@@ -11,8 +11,8 @@ use portico_slots::{NodeId, Slot};
 use super::Engine;
 use super::guard::defect;
 use super::wait::shard_bit;
-use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
-use crate::plan::{Action, Refusal};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
+use crate::plan::{Action, Event, Refusal};
 use crate::session::{Attempt, ClientFlags, Parked, PendingFlags, Target};
 
 /// A write of unknown outcome, which is told once its node can no longer run it: after the connection's successor
@@ -230,6 +230,20 @@ impl Engine {
             work.parked.pop_front();
             client.in_flight += 1; // what answers takes one off
             self.refuse_request(&entry, None, Refusal::TimedOut, self.now);
+        }
+    }
+
+    /// A node is silent: what any node may answer is answered by another, if there is one that may.
+    pub(super) fn ask_others(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get(key) else { return };
+        let (lane, node) = (link.lane, link.node);
+        if !self.cluster.topology.masters().iter().any(|&master| self.may_answer(lane, master)) {
+            return;
+        }
+        let Some(link) = self.links.get_mut(key) else { return };
+        let lost = Event::Lost { sent: true, overtaken: false };
+        for (entry, request) in link.pipe.take_questions() {
+            self.for_client(entry.client, |engine| engine.decide(entry, Some(node), lost, &request));
         }
     }
 

@@ -307,3 +307,25 @@ fn who_has_written_nothing_waits_for_the_replicas_of_the_living() -> Result<()> 
         Ok(())
     })
 }
+
+#[test]
+fn what_any_master_may_answer_does_not_wait_for_one_that_has_just_stopped() -> Result<()> {
+    on_a_calm_machine(|| {
+        let cluster = three_masters()?;
+        let flags = [LONG, &["--workers", "1"]].concat();
+        let portico = Portico::start(&cluster, &flags)?;
+        portico.expect_log("");
+        portico.client()?.expect("MSET a 1 b 2 c 3", "+OK\r\n")?;
+        for line in ["FUNCTION LIST", "COMMAND COUNT", "ACL LIST", "LASTSAVE", "PUBSUB NUMSUB x"] {
+            // By their numbers, each of three asks another master.
+            let mut clients = (0..3).map(|_| portico.client()).collect::<Result<Vec<Client>>>()?;
+            let usual = clients[0].text(line)?;
+            cluster.nodes()[1].pause()?;
+            let asked = clients.iter_mut().map(|client| at_once(client, line)).collect::<Result<Vec<_>>>();
+            cluster.nodes()[1].resume()?;
+            ensure!(asked?.iter().all(|told| told.starts_with(&usual[..2])), "{line}: {usual}");
+            eventually(|| Ok(portico.client()?.text("MSET a 1 b 2 c 3")?.starts_with("+OK")), "all is well")?;
+        }
+        Ok(())
+    })
+}
