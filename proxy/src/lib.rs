@@ -10,6 +10,8 @@ pub mod sandbox;
 pub mod logging;
 
 pub mod descriptors;
+#[expect(clippy::disallowed_methods, reason = "a thread of its own sleeps between two looks")]
+pub mod memory;
 pub mod signals;
 
 pub mod command;

@@ -10,6 +10,7 @@ use mio::{Poll, Waker};
 use crate::command::Table;
 use crate::config::Config;
 use crate::descriptors;
+use crate::memory;
 use crate::signals::{self, Signals};
 use crate::stats::Shared;
 use crate::topology::{Cluster, RefreshRequests, Refresher, SharedCluster};
@@ -18,7 +19,7 @@ use crate::worker::{Listener, MAILBOX, Mailbox, Message, Post, Shell, ShellOptio
 /// Serves clients until the process is told to end.
 ///
 /// Who ends what: the signal thread tells the workers to stop; each ends when its last client was answered; when the
-/// last worker has ended, this returns and the refresher's thread ends with the process.
+/// last worker has ended, this returns and the other threads end with the process.
 ///
 /// # Errors
 /// An address cannot be listened on, or the system refuses threads, signals or event queues.
@@ -65,6 +66,7 @@ pub fn run(mut config: Config, signals: Signals) -> anyhow::Result<()> {
         posts.iter().for_each(|post| post.send(Message::Stop));
     };
     std::thread::Builder::new().name("signals".into()).spawn(move || signals::heed(signals, stop))?;
+    std::thread::Builder::new().name("memory".into()).spawn(memory::keep_trim)?;
     for thread in threads {
         match thread.join() {
             Ok(ended) => ended.context("a worker failed")?,

@@ -438,6 +438,26 @@ impl Pipe {
         lost
     }
 
+    /// Takes back the questions that any node may answer; what this one still says to them is dropped.
+    pub fn take_questions(&mut self) -> Vec<(InFlight, Vec<u8>)> {
+        const QUESTION: RequestFlags = RequestFlags::READONLY.with(RequestFlags::ANYWHERE);
+        const MORE: RequestFlags =
+            RequestFlags::GROUP.with(RequestFlags::BLOCKING).with(RequestFlags::STREAMED);
+        let mut taken = Vec::new();
+        let mut at = self.head;
+        for entry in &mut self.in_flight {
+            let begin = at;
+            if !entry.flags.has(RequestFlags::STREAMED) {
+                at += entry.len as usize;
+            }
+            if entry.flags.has(QUESTION) && !entry.flags.any(MORE) {
+                let ignored = InFlight { len: entry.len, ..InFlight::ignored() };
+                taken.push((std::mem::replace(entry, ignored), self.buffer[begin..at].to_vec()));
+            }
+        }
+        taken
+    }
+
     /// Gives back what an empty pipe holds beyond ordinary need.
     pub fn trim_partial(&mut self) {
         if self.partial.is_empty() && self.partial.capacity() > KEEP {

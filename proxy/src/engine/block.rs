@@ -13,6 +13,7 @@ use portico_slots::{NodeId, Slot};
 
 use super::Engine;
 use super::send::{Flow, Traits};
+use super::turn::SILENT;
 use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::command::Command;
 use crate::plan::{
@@ -229,10 +230,11 @@ impl Engine {
             return self.close_client(entry.client); // as Redis closes who would have to wait
         }
         match (event, block.timeout, block.unblocked) {
-            // WAIT: nobody can tell any more what the replicas have.
+            // WAIT: nobody can tell any more what the replicas have; of a shard that nothing was written to, nobody asked.
             (Event::Error(line), None, Some(Unblock::Error)) if unblocked => {
                 return self.answer(&entry, line);
             }
+            (Event::Lost { .. }, None, _) if client.written == 0 => return self.answer(&entry, b""),
             (_, None, _) => {
                 let none: &[u8] = if block.name == "wait" { b":0\r\n" } else { b"*2\r\n:0\r\n:0\r\n" };
                 return self.answer(&entry, none);
@@ -425,12 +427,18 @@ impl Engine {
             return;
         }
         let now = self.now;
-        let mut astray = Vec::new();
+        let (mut astray, mut late) = (Vec::new(), Vec::new());
         for key in self.waiting.iter() {
             let Some(client) = self.clients.get(key) else { continue };
             let Some(block) = client.standing.as_deref().and_then(|standing| standing.block.as_ref()) else {
                 continue;
             };
+            if block.timeout.is_none() && block.deadline.is_some_and(|deadline| now >= deadline + SILENT) {
+                // A node answers WAIT in its time, unless it has stopped.
+                let asked = |link: &LinkKey| self.links.get(*link).is_some_and(|link| !link.pipe.is_empty());
+                late.extend(self.waiting_links(key).filter(asked));
+                continue;
+            }
             let Some(link) = self.waiting_links(key).next().and_then(|link| self.links.get(link)) else {
                 continue;
             };
@@ -453,6 +461,9 @@ impl Engine {
             if !owns && !open || owns && open && now >= block.looked + LOOK_AGAIN {
                 astray.push(key);
             }
+        }
+        for link in late {
+            self.lose_link(link);
         }
         for key in astray {
             if let Some(block) = self.clients.get_mut(key).and_then(|client| client.standing().block.as_mut())

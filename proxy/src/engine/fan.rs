@@ -3,6 +3,7 @@
 use portico_resp::{Arg, Protocol, encode, integer_reply, is_error};
 use portico_slots::{NodeId, NodeIndex, Slot};
 
+use super::impatient::keep_answers;
 use super::send::{Flow, Traits};
 use super::wait::shard_bit;
 use super::{Engine, Question};
@@ -171,7 +172,7 @@ impl Engine {
             return Err(self.unreachable(key, 0));
         }
         for &(node, slot) in targets {
-            self.ready(key, Some(node), slot)?;
+            self.ready_unless_lost(key, node, slot)?;
         }
         let Some(client) = self.clients.get(key) else { return Err(Flow::Close) };
         let mut fan = self.new_fan(name, kind, client.protocol(), traits.flags);
@@ -354,7 +355,16 @@ impl Engine {
                 let told = if self.is_unchanged(cursor, &fan) { 0 } else { cursor.encode() };
                 super::scan::tell(told, &keys, &mut made);
             }
-            FanKind::ScriptsExist(known) if !failed => merge_exists(&known, &fan.parts, &mut made),
+            FanKind::ScriptsExist(_) | FanKind::ScriptLoad
+                if !fan.request.is_empty() && !keep_answers(&mut fan.parts) =>
+            {
+                self.made = made;
+                return self.ask_patiently(key, index, (seq, fan));
+            }
+            FanKind::ScriptLoad => merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made),
+            FanKind::ScriptsExist(known) if !fan.parts.iter().any(is_error) => {
+                merge_exists(&known, &fan.parts, &mut made);
+            }
             FanKind::ScriptFlush => {
                 // Scripts that came while the nodes were being emptied may be gone again.
                 self.shared.scripts.doubt();
@@ -364,9 +374,9 @@ impl Engine {
                 let told = fan.parts.iter().next().map(|reply| local::without_hashes(reply, &self.config));
                 made.extend(told.unwrap_or_default());
             }
-            FanKind::ConfigGet(asked) if fan.parts.iter().all(<[u8]>::is_empty) => {
+            FanKind::ConfigGet(_) if fan.parts.iter().all(<[u8]>::is_empty) => {
                 self.made = made;
-                return self.ask_patiently(key, index, (seq, fan), &asked);
+                return self.ask_patiently(key, index, (seq, fan));
             }
             FanKind::ConfigGet(asked) if !failed => {
                 tell_settings(&asked, &fan.parts, fan.protocol, &mut made);

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use portico_resp::{bulk_reply, encode};
 
 use super::Engine;
-use super::send::Flow;
+use super::impatient::{Inquiry, PATIENCE};
+use super::send::{Flow, Traits};
 use crate::backend::ClientKey;
 use crate::command::Args;
 use crate::local::{self, Master, Surroundings};
@@ -30,7 +31,9 @@ impl Engine {
             sections: (1..words.count()).map(|at| words.text(at).to_lowercase()).collect(),
             masters: masters.iter().map(|&master| cluster.topology.node(master).id).collect(),
         });
-        self.ask_impatiently(key, ("info", kind), masters.iter().map(|&master| (master, request)))
+        let traits = Traits::question();
+        let inquiry = Inquiry { name: "info", kind, traits, patience: PATIENCE, otherwise: b"" };
+        self.ask_impatiently(key, inquiry, masters.iter().map(|&master| (master, request)))
     }
 
     /// The reply, from the parts that came. `None`: no master can be asked for this, and the first says why.

@@ -134,11 +134,25 @@ impl Engine {
     /// tried, and it is not silent on the connection of this lane.
     pub(super) fn may_answer(&self, lane: Lane, index: NodeIndex) -> bool {
         let node = self.cluster.topology.node(index);
-        if node.failed || node.suspected || self.backoffs.contains_key(&(node.id, lane)) {
-            return false;
+        !node.failed && !node.suspected && !self.is_in_trouble(lane, index)
+    }
+
+    /// Whether a node could not be connected to when that was tried last, or is silent on the connection of this lane.
+    pub(super) fn is_in_trouble(&self, lane: Lane, index: NodeIndex) -> bool {
+        if self.backoffs.contains_key(&(self.cluster.topology.node(index).id, lane)) {
+            return true;
         }
         let link = self.links.get(self.routes[lane.index()][usize::from(index)]);
-        link.is_none_or(|link| link.pipe.is_empty() || link.patient || self.now < link.moved + SILENT)
+        link.is_some_and(|link| !link.pipe.is_empty() && !link.patient && self.now >= link.moved + SILENT)
+    }
+
+    /// Whether a master is gone for good as far as can be told: the cluster has given it up, it does not answer, and there is
+    /// no replica to take its place.
+    pub(super) fn is_lost(&self, lane: Lane, index: NodeIndex) -> bool {
+        let topology = &self.cluster.topology;
+        topology.node(index).failed
+            && topology.replicas_of(index).all(|replica| topology.node(replica).failed)
+            && self.is_in_trouble(lane, index)
     }
 
     /// The node that carries a message on a channel of this slot: the slot's owner, and while that does not answer another

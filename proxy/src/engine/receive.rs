@@ -256,6 +256,7 @@ impl Engine {
         if entry.part != InFlight::WHOLE
             && entry.flags.has(RequestFlags::ANYWHERE.with(RequestFlags::READONLY))
             && matches!(event, Event::Lost { .. })
+            && self.is_about_listeners(&entry)
         {
             return self.answer(&entry, b"*0\r\n"); // nobody listens at a node that is gone
         }

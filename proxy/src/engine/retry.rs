@@ -11,8 +11,8 @@ use portico_slots::{NodeId, Slot};
 use super::Engine;
 use super::guard::defect;
 use super::wait::shard_bit;
-use crate::backend::{ClientKey, InFlight, Lane, RequestFlags};
-use crate::plan::{Action, Refusal};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
+use crate::plan::{Action, Event, Refusal};
 use crate::session::{Attempt, ClientFlags, Parked, PendingFlags, Target};
 
 /// A write of unknown outcome, which is told once its node can no longer run it: after the connection's successor
@@ -233,6 +233,20 @@ impl Engine {
         }
     }
 
+    /// A node is silent: what any node may answer is answered by another, if there is one that may.
+    pub(super) fn ask_others(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get(key) else { return };
+        let (lane, node) = (link.lane, link.node);
+        if !self.cluster.topology.masters().iter().any(|&master| self.may_answer(lane, master)) {
+            return;
+        }
+        let Some(link) = self.links.get_mut(key) else { return };
+        let lost = Event::Lost { sent: true, overtaken: false };
+        for (entry, request) in link.pipe.take_questions() {
+            self.for_client(entry.client, |engine| engine.decide(entry, Some(node), lost, &request));
+        }
+    }
+
     fn oldest_parked(&self, key: ClientKey) -> Option<&Parked> {
         self.clients.get(key)?.work.as_deref()?.parked.front()
     }
@@ -340,6 +354,10 @@ impl Engine {
                 "CLUSTERDOWN No master for {} could be reached for {} ms (failover-timeout). The command did not run",
                 self.slot_name(slot),
                 self.config.failover_timeout.as_millis()
+            ),
+            Refusal::ShardLost => format!(
+                "CLUSTERDOWN The master of {} has failed, and there is no replica to take its place. The command did not run",
+                self.slot_name(slot)
             ),
             Refusal::Streamed => {
                 "TRYAGAIN The slot moved while a value over 1 MB was being sent. The command did not run: send it again"

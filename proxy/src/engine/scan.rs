@@ -38,7 +38,7 @@ impl Engine {
         if let Some(stall) = self.gate_fan(key, traits, std::iter::empty()) {
             return Flow::Wait(stall);
         }
-        let link = match self.ready(key, Some(node), slot) {
+        let link = match self.ready_unless_lost(key, node, slot) {
             Ok(link) => link,
             Err(flow) => return flow,
         };

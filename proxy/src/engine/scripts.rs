@@ -241,7 +241,6 @@ impl Engine {
         words: &RequestArgs<'_>,
     ) -> Flow {
         let traits = Traits::of(command);
-        let same = FanKind::Merge(Merge::Same);
         if let Some(objected) = self.object_to_script(key, cluster, command, words) {
             return self.objected(key, objected);
         }
@@ -250,7 +249,8 @@ impl Engine {
                 let text = words.word(2);
                 let script = self.read_script(text);
                 self.shared.scripts.remember(Sha::of(text), &script, true);
-                self.fan_nodes(key, cluster, (command.name, traits), Audience::Nodes, same, request)
+                let target = (command.name, traits);
+                self.ask_living(key, cluster, target, Audience::Nodes, FanKind::ScriptLoad, request)
             }
             Scripts::Functions => {
                 self.shared.scripts.long.doubt(); // a name may be another function's from now on
@@ -260,7 +260,7 @@ impl Engine {
             Scripts::Flush => {
                 let valid =
                     words.count() == 2 || words.count() == 3 && (words.is(2, "SYNC") || words.is(2, "ASYNC"));
-                let kind = if valid { FanKind::ScriptFlush } else { same };
+                let kind = if valid { FanKind::ScriptFlush } else { FanKind::Merge(Merge::Same) };
                 let flow =
                     self.fan_nodes(key, cluster, (command.name, traits), Audience::Nodes, kind, request);
                 if valid && flow == Flow::Done {
@@ -273,7 +273,7 @@ impl Engine {
                     |at: usize| Sha::parse(words.word(at)).is_some_and(|sha| self.shared.scripts.has(&sha));
                 let kind = FanKind::ScriptsExist((2..words.count()).map(known).collect());
                 let target = (command.name, Traits::question());
-                self.fan_nodes(key, cluster, target, Audience::Masters, kind, request)
+                self.ask_living(key, cluster, target, Audience::Masters, kind, request)
             }
             Scripts::Kill => self.aside(key, cluster, (command.name, traits), Merge::Kill, request),
             Scripts::Stats => {

@@ -367,4 +367,20 @@ impl Engine {
         }
         Ok(link)
     }
+
+    /// As [`Engine::ready`], for what has to be asked of each of several nodes: nobody waits for one that is gone for good.
+    pub(super) fn ready_unless_lost(
+        &mut self,
+        key: ClientKey,
+        node: NodeIndex,
+        slot: Slot,
+    ) -> Result<LinkKey, Flow> {
+        let Some(client) = self.clients.get(key) else { return Err(Flow::Close) };
+        if !self.is_lost(client.lane, node) {
+            return self.ready(key, Some(node), slot);
+        }
+        self.route(client.lane, node); // so that it is known when it is back
+        let text = self.refusal_text(Refusal::ShardLost, &InFlight { slot, ..InFlight::nobodys() });
+        Err(self.refuse(key, text.as_bytes()))
+    }
 }

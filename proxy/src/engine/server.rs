@@ -5,7 +5,7 @@ use portico_resp::{Arg, encode};
 use super::Engine;
 use super::fan::Audience;
 use super::send::{Flow, Traits};
-use crate::backend::ClientKey;
+use crate::backend::{ClientKey, RequestFlags};
 use crate::command::{Args, Command, Debug, Rule, errors};
 use crate::local;
 use crate::plan::{Merge, RequestArgs};
@@ -127,6 +127,8 @@ impl Engine {
         let slot = self.session_slot(key, cluster);
         let Some(one) = cluster.topology.owner(slot) else { return self.unreachable(key, slot) };
         let requests = vec![(one, slot, request.to_vec())];
-        self.fan_requests(key, (command.name, Traits::question()), FanKind::Users, requests)
+        let mut traits = Traits::question();
+        traits.flags = traits.flags.with(RequestFlags::ANYWHERE);
+        self.fan_requests(key, (command.name, traits), FanKind::Users, requests)
     }
 }

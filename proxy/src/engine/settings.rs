@@ -6,9 +6,10 @@ use portico_resp::encode;
 use portico_slots::{NodeIndex, Slot};
 
 use super::fan::Audience;
+use super::impatient::{Inquiry, PATIENCE};
 use super::send::{Flow, Traits};
 use super::{Effect, Engine, Question};
-use crate::backend::{ClientKey, InFlight, RequestFlags};
+use crate::backend::{ClientKey, InFlight};
 use crate::command::Command;
 use crate::local;
 use crate::plan::{Asked, Part, RequestArgs, SettingsChange};
@@ -41,39 +42,18 @@ impl Engine {
         if requests.is_empty() {
             return self.unreachable(key, 0);
         }
-        self.ask_impatiently(key, (command.name, FanKind::ConfigGet(asked)), requests.into_iter())
-    }
-
-    /// No master has told its settings at once: one is waited for, as for any request.
-    pub(super) fn ask_patiently(
-        &mut self,
-        key: ClientKey,
-        index: usize,
-        (seq, mut fan): (u32, Box<Fan>),
-        asked: &[Asked],
-    ) {
         let mut words: Vec<&[u8]> = vec![b"CONFIG", b"GET"];
         words.extend(asked.iter().filter_map(Asked::of_node));
-        let mut request = Vec::new();
-        encode::command(&mut request, &words);
-        let cluster = Arc::clone(&self.cluster);
-        let slot = self.session_slot(key, &cluster);
-        fan.parts.clear();
-        fan.parts.parts.push(Part::default());
-        fan.remaining = 1;
-        let Some(work) = self.clients.get_mut(key).and_then(|client| client.work.as_deref_mut()) else {
-            return;
+        let mut otherwise = Vec::new();
+        encode::command(&mut otherwise, &words);
+        let inquiry = Inquiry {
+            name: command.name,
+            kind: FanKind::ConfigGet(asked),
+            traits: Traits::question(),
+            patience: PATIENCE,
+            otherwise: &otherwise,
         };
-        work.fans.insert(index, (seq, fan));
-        let entry = InFlight {
-            client: key,
-            seq,
-            part: 0,
-            slot,
-            flags: RequestFlags::READONLY,
-            ..InFlight::nobodys()
-        };
-        self.send_to_node(entry, cluster.topology.owner(slot), |out| out.extend_from_slice(&request));
+        self.ask_impatiently(key, inquiry, requests.into_iter())
     }
 
     /// CONFIG SET. The client waits for the answer: what it has sent behind finds the settings changed.

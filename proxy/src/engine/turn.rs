@@ -200,7 +200,7 @@ impl Engine {
         self.watchful |= far_away || !self.withdrawn.is_empty() || self.hub.listens_everywhere();
         let (now, limit) = (self.now, self.config.failover_timeout);
         let mut silent = false;
-        let mut given_up: Vec<LinkKey> = Vec::new();
+        let (mut given_up, mut speechless) = (Vec::<LinkKey>::new(), Vec::<LinkKey>::new());
         let mut undrained: Vec<ClientKey> = Vec::new();
         for (key, link) in &mut self.links {
             if link.throttled {
@@ -210,6 +210,10 @@ impl Engine {
             } else if !link.pipe.is_empty() && now >= link.moved + SILENT {
                 silent |= !link.patient;
                 link.silence.note(link.moved, now, link.pipe.len());
+                // Otherwise a reply has begun, and will end.
+                if link.pipe.partial.is_empty() && !link.pipe.skipping && link.passing.is_none() {
+                    speechless.push(key);
+                }
                 // Slow is not dead: only what the cluster too misses is given up, and not before its time.
                 let topology = &self.cluster.topology;
                 let missed = topology.index_of(&link.node).is_none_or(|index| {
@@ -222,6 +226,9 @@ impl Engine {
             }
         }
         self.refresh_wanted |= silent;
+        for key in speechless {
+            self.ask_others(key);
+        }
         for key in given_up {
             self.counters.links_given_up += 1;
             self.lose_link(key);

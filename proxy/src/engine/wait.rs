@@ -4,6 +4,7 @@
 //! own, after its writes were answered, and each first does something that sets its offset.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use portico_resp::encode;
 use portico_slots::{NodeIndex, Slot, Topology, slot};
@@ -65,7 +66,10 @@ impl Engine {
             self.reply_now(key, if is_wait { b":0\r\n" } else { b"*2\r\n:0\r\n:0\r\n" });
             return Flow::Done;
         }
-        let written = client.written;
+        let audience = match client.written {
+            0 => self.living_shards(key, cluster),
+            written => Audience::Shards(written),
+        };
         if !self.take_lane(key) || !self.is_undisturbed(key) {
             return Flow::Wait(Stall::Backpressure);
         }
@@ -77,7 +81,6 @@ impl Engine {
             true => encode::command(out, &[b"SET", key_in(slot).as_bytes(), b"", b"PX", b"1"]),
             false => encode::command(out, &[b"PING"]),
         };
-        let audience = if written == 0 { Audience::Masters } else { Audience::Shards(written) };
         let traits = Traits {
             flags: RequestFlags::READONLY.with(RequestFlags::BLOCKING).with(RequestFlags::GROUP),
             ..Traits::question()
@@ -95,11 +98,14 @@ impl Engine {
             return Flow::Done; // refused
         }
         let lane = client.lane;
+        let time = if agent { Some(1) } else { words.integer(words.count() - 1) };
+        let time = time.and_then(|time| u64::try_from(time).ok()).filter(|&time| time > 0);
+        let deadline = time.and_then(|time| now.checked_add(Duration::from_millis(time)));
         client.standing().block = Some(Block {
             name: command.name,
             request: Vec::new(),
             timeout: None,
-            deadline: None,
+            deadline,
             slot: 0,
             ends: Vec::new(),
             unblocked: None,
@@ -109,12 +115,21 @@ impl Engine {
             in_doubt: false,
             left: false,
         });
-        let timed = words.word(words.count() - 1) != b"0";
-        self.waiting.insert(key, timed);
+        self.waiting.insert(key, deadline.is_some());
         for (node, _) in audience.members(cluster) {
             self.waits_on(self.routes[lane.index()][usize::from(node)]);
         }
         Flow::Block
+    }
+
+    /// Who has written nothing waits for no shard in particular: for those that live.
+    fn living_shards(&self, key: ClientKey, cluster: &Cluster) -> Audience {
+        let mut masters = Audience::Masters.members(cluster);
+        self.keep_living(key, &mut masters);
+        match masters.iter().fold(0, |shards, &(master, _)| shards | shard_bit(master)) {
+            0 => Audience::Masters,
+            shards => Audience::Shards(shards),
+        }
     }
 
     /// A new map is in force: who has written to which of its nodes.

@@ -7,10 +7,10 @@ use portico_slots::{NodeId, NodeIndex, Slot};
 
 use super::Engine;
 use super::fan::Audience;
-use crate::backend::ClientKey;
+use crate::backend::{ClientKey, InFlight};
 use crate::plan::Parts;
 use crate::pubsub::{Kind, matches};
-use crate::session::Who;
+use crate::session::{FanKind, Who};
 use crate::topology::Cluster;
 
 impl Engine {
@@ -26,6 +26,13 @@ impl Engine {
         if let Some(lane) = self.clients.get(key).map(|client| client.lane) {
             nodes.retain(|&(node, _)| self.may_answer(lane, node));
         }
+    }
+
+    /// Whether a part belongs to the question who listens.
+    pub(super) fn is_about_listeners(&self, part: &InFlight) -> bool {
+        let work = self.clients.get(part.client).and_then(|client| client.work.as_deref());
+        let fan = work.and_then(|work| work.fans.get(work.fan_of(part.seq)?));
+        fan.is_some_and(|(_, fan)| matches!(fan.kind, FanKind::PubSub(..)))
     }
 
     /// One reply from those of all nodes: Portico's connections taken out, its clients put in.

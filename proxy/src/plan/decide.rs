@@ -49,6 +49,8 @@ pub enum Refusal {
     TooManyRedirections,
     /// No master would take it within `failover-timeout`.
     TimedOut,
+    /// One of all masters that it is for has failed, and no replica is left to take its place.
+    ShardLost,
     /// The slot moved while a request too large to keep was being sent. It did not run.
     Streamed,
     /// The connection was lost while a request too large to keep was being sent. It did not run.

@@ -243,13 +243,12 @@ fn concat(parts: &Parts, distinct: bool, out: &mut Vec<u8>) {
 
 fn all(parts: &Parts, out: &mut Vec<u8>) {
     let mut least: Vec<i64> = Vec::new();
-    for (index, reply) in parts.iter().enumerate() {
+    for reply in parts.iter() {
         for (at, item) in Items::new(reply).into_iter().flatten().enumerate() {
             let value = integer_reply(item).unwrap_or(0);
-            if index == 0 {
-                least.push(value);
-            } else if let Some(known) = least.get_mut(at) {
-                *known = value.min(*known);
+            match least.get_mut(at) {
+                Some(known) => *known = value.min(*known),
+                None => least.push(value),
             }
         }
     }

@@ -44,6 +44,8 @@ pub enum FanKind {
     Scan(ScanCursor),
     /// SCAN's last step: the keys that the last node told, held until the nodes' map is seen to be the walk's.
     ScanConfirm(ScanCursor, Vec<u8>),
+    /// SCRIPT LOAD.
+    ScriptLoad,
     /// SCRIPT EXISTS, with which texts are known.
     ScriptsExist(Vec<bool>),
     /// SCRIPT FLUSH.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions, Connection, Port, Server, ServerOptions};
 use portico_slots::Address;
-use portico_tests::{Client, Portico};
+use portico_tests::{Client, Portico, ensure_timely, on_a_calm_machine};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -203,4 +203,129 @@ fn hears_all(client: &mut Client, listener: &mut Client) -> Result<()> {
         ensure!(told.ends_with(&format!("$1\r\n{key}\r\n")), "{key}: {told}");
     }
     Ok(())
+}
+
+/// Well below the failover timeout of the tests that nobody should wait for.
+const AT_ONCE: Duration = Duration::from_secs(4);
+const LONG: &[&str] = &["--failover-timeout", "20000"];
+
+/// One line's reply, which does not take long.
+fn at_once(client: &mut Client, line: &str) -> Result<String> {
+    let begun = Instant::now();
+    let told = client.text(line)?;
+    ensure_timely!(begun.elapsed() < AT_ONCE, "{line} took {:?}", begun.elapsed());
+    Ok(told)
+}
+
+#[test]
+fn scripts_are_loaded_by_those_that_live_and_given_to_the_others_later() -> Result<()> {
+    on_a_calm_machine(|| {
+        let mut cluster = three_masters()?;
+        let portico = Portico::start(&cluster, LONG)?;
+        portico.expect_log("");
+        let mut client = portico.client()?;
+        for (number, stop) in ["killed", "paused"].into_iter().enumerate() {
+            client.expect("MSET a 1 b 2 c 3", "+OK\r\n")?;
+            match stop {
+                "killed" => cluster.node(2).kill()?,
+                _ => cluster.node(2).pause()?,
+            }
+            let mut loaded = Vec::new();
+            // First before anybody knows of it.
+            for round in 0..2 {
+                let load = format!("SCRIPT LOAD \"return {{KEYS[1], {number}, {round}}}\"");
+                let told = at_once(&mut client, &load)?;
+                let sha = told.strip_prefix("$40\\r\\n").with_context(|| format!("{stop}: {told}"))?;
+                let sha = &sha[..40];
+                loaded.push(sha.to_owned());
+                let exists = at_once(&mut client, &format!("SCRIPT EXISTS {sha} {}", "0".repeat(40)))?;
+                ensure!(exists == "*2\\r\\n:1\\r\\n:0\\r\\n", "{stop}: {exists}");
+                let told = at_once(&mut client, &format!("EVALSHA {sha} 1 b"))?;
+                ensure!(told.starts_with("*3\\r\\n$1\\r\\nb"), "{stop}: {told}");
+                let told = at_once(&mut client, "SCRIPT LOAD \"return\" \"x\"")?;
+                ensure!(told.starts_with("-ERR"), "{stop}: {told}");
+                let told = at_once(&mut client, "SCRIPT LOAD \"this is none\"")?;
+                ensure!(told.starts_with("-ERR Error compiling script"), "{stop}: {told}");
+            }
+            match stop {
+                "killed" => cluster.node(2).restart()?,
+                _ => cluster.node(2).resume()?,
+            }
+            cluster.wait_until_agreed()?;
+            for (sha, round) in loaded.iter().zip(0..) {
+                let told = format!("*3\r\n$1\r\na\r\n:{number}\r\n:{round}\r\n");
+                client.expect(&format!("EVALSHA {sha} 1 a"), &told)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_all_masters_have_to_do_is_refused_at_once_when_a_shard_is_lost() -> Result<()> {
+    on_a_calm_machine(|| {
+        let mut cluster = three_masters()?;
+        let portico = Portico::start(&cluster, LONG)?;
+        portico.expect_log("");
+        let mut client = portico.client()?;
+        client.expect("MSET a 1 b 2 c 3", "+OK\r\n")?;
+        let address = cluster.nodes()[0].address();
+        cluster.node(0).kill()?;
+        portico.wait_for_log(&format!("{address} has failed"), SOON)?;
+        let library =
+            "FUNCTION LOAD \"#!lua name=l\\nredis.register_function('f', function() return 1 end)\"";
+        for line in ["DBSIZE", "KEYS *", "SCRIPT FLUSH", library, "FLUSHALL", "SLOWLOG LEN"] {
+            let told = at_once(&mut client, line)?;
+            let wanted = format!("-CLUSTERDOWN The master of slot 0 ({address}, 5461 slots) has failed");
+            ensure!(told.starts_with(&wanted), "{line}: {told}");
+        }
+        cluster.node(0).restart()?;
+        cluster.wait_until_agreed()?;
+        eventually(|| Ok(client.text("DBSIZE")?.starts_with(':')), "DBSIZE is answered again")
+    })
+}
+
+#[test]
+fn who_has_written_nothing_waits_for_the_replicas_of_the_living() -> Result<()> {
+    on_a_calm_machine(|| {
+        let mut cluster = Cluster::start(ClusterOptions { replicas: 1, ..ClusterOptions::default() })?;
+        let portico = Portico::start(&cluster, LONG)?;
+        portico.expect_log("");
+        portico.client()?.expect("MSET a 1 b 2 c 3", "+OK\r\n")?;
+        ensure!(at_once(&mut portico.client()?, "WAIT 1 3000")? == ":1\\r\\n");
+        for index in [0, 3] {
+            cluster.node(index).pause()?;
+        }
+        // First before anybody knows of it.
+        for _ in 0..3 {
+            let told = at_once(&mut portico.client()?, "WAIT 1 1000")?;
+            ensure!(told == ":1\\r\\n", "{told}");
+        }
+        for index in [0, 3] {
+            cluster.node(index).resume()?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_any_master_may_answer_does_not_wait_for_one_that_has_just_stopped() -> Result<()> {
+    on_a_calm_machine(|| {
+        let cluster = three_masters()?;
+        let flags = [LONG, &["--workers", "1"]].concat();
+        let portico = Portico::start(&cluster, &flags)?;
+        portico.expect_log("");
+        portico.client()?.expect("MSET a 1 b 2 c 3", "+OK\r\n")?;
+        for line in ["FUNCTION LIST", "COMMAND COUNT", "ACL LIST", "LASTSAVE", "PUBSUB NUMSUB x"] {
+            // By their numbers, each of three asks another master.
+            let mut clients = (0..3).map(|_| portico.client()).collect::<Result<Vec<Client>>>()?;
+            let usual = clients[0].text(line)?;
+            cluster.nodes()[1].pause()?;
+            let asked = clients.iter_mut().map(|client| at_once(client, line)).collect::<Result<Vec<_>>>();
+            cluster.nodes()[1].resume()?;
+            ensure!(asked?.iter().all(|told| told.starts_with(&usual[..2])), "{line}: {usual}");
+            eventually(|| Ok(portico.client()?.text("MSET a 1 b 2 c 3")?.starts_with("+OK")), "all is well")?;
+        }
+        Ok(())
+    })
 }

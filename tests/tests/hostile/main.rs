@@ -1,6 +1,7 @@
 //! What is wrong from outside: bad input, bad settings, signals, clients that do not read.
 
 mod input;
+mod memory;
 mod settings;
 mod stop;
 mod strangers;

@@ -11,7 +11,7 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use portico::command::{Command, Handling, PubSub, Table};
+use portico::command::{Command, Handling, PubSub, Scripts, Table};
 use portico::sandbox::{Cluster, ClusterOptions, Connection, Port};
 use portico_tests::{Client, Portico, show};
 
@@ -175,13 +175,8 @@ const ASK_ALL: [&str; 6] =
 
 fn asks_all(command: &Command) -> bool {
     match command.handling {
-        Handling::Masters(_)
-        | Handling::Nodes(_)
-        | Handling::Scan
-        | Handling::Scripts(_)
-        | Handling::Debug => true,
-        // Of a connection that has written nothing: the smallest count of all.
-        Handling::Wait => true,
+        Handling::Masters(_) | Handling::Nodes(_) | Handling::Scan | Handling::Debug => true,
+        Handling::Scripts(what) => !matches!(what, Scripts::Load | Scripts::Exists),
         Handling::PubSub(what) => matches!(what, PubSub::ShardNumsub | PubSub::ShardChannels),
         _ => ASK_ALL.contains(&command.name),
     }

@@ -13,6 +13,7 @@ const LAYERS: &[&str] = &[
     "sandbox",
     "logging",
     "descriptors",
+    "memory",
     "signals",
     "command",
     "scripts",

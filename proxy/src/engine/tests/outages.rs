@@ -59,3 +59,49 @@ fn what_a_stopped_master_was_sent_is_answered_within_the_failover_timeout() {
     world.answers(7001, "$1\r\ny\r\n");
     assert_eq!(world.told(late), "$1\r\ny\r\n");
 }
+
+#[test]
+fn a_master_that_is_known_to_be_silent_is_not_asked_for_its_figures() {
+    let mut world = World::new();
+    let (waits, client) = (world.client(), world.client());
+    world.send(waits, &[&format!("GET {LOW}"), &format!("GET {HIGH}")]);
+    world.answers(7001, "$1\r\ny\r\n");
+    world.pass(Duration::from_millis(600));
+    world.send(client, &["INFO server"]);
+    assert!(!world.received(7000).contains("INFO"));
+    let told = "# Server\r\nredis_version:7.0.15\r\n";
+    world.answers(7001, &format!("${}\r\n{told}\r\n", told.len()));
+    let told = world.told(client);
+    assert!(told.contains("redis_version:7.0.15"), "told without waiting: {told}");
+    // It speaks again, and is asked again.
+    world.answers(7000, "$1\r\nx\r\n");
+    world.told(client);
+    world.send(client, &["INFO server"]);
+    assert!(world.received(7000).contains("INFO"));
+}
+
+#[test]
+fn what_any_master_may_answer_is_asked_of_another_when_one_is_silent() {
+    let mut world = World::new();
+    let (warm, client) = (world.client(), world.client());
+    world.send(warm, &[&format!("GET {LOW}"), &format!("GET {HIGH}")]);
+    for port in [7000, 7001] {
+        world.received(port);
+        world.answers(port, "$1\r\ny\r\n");
+    }
+    world.send(client, &["FUNCTION LIST"]);
+    let [first, other] = if world.received(7000).contains("LIST") { [7000, 7001] } else { [7001, 7000] };
+    world.pass(Duration::from_millis(300));
+    assert!(!world.received(other).contains("LIST"), "it may be slow");
+    world.pass(Duration::from_millis(300));
+    world.pass(Duration::from_millis(300));
+    assert_eq!(world.received(other), "*2 FUNCTION LIST");
+    world.answers(other, "*1\r\n+f\r\n");
+    assert_eq!(world.told(client), "*1\r\n+f\r\n");
+    // What the first says after all is nobody's.
+    world.told(warm);
+    let key = if first == 7000 { LOW } else { HIGH };
+    world.send(warm, &[&format!("GET {key}")]);
+    world.answers(first, "*0\r\n$1\r\nz\r\n");
+    assert_eq!((world.told(client), world.told(warm)), (String::new(), "$1\r\nz\r\n".to_owned()));
+}
