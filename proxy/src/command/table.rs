@@ -1,7 +1,7 @@
 //! All commands, found by name.
 
 use super::index::Index;
-use super::{Args, Command, Handling, KeyFlags, KeySpec, Keys, Kind, Learned, Row, Rule, SOURCE};
+use super::{Args, Command, Flags, Handling, KeyFlags, KeySpec, Keys, Kind, Learned, Row, Rule, SOURCE};
 
 /// All known commands. Cheap to look up in, dear to build: built once and shared.
 #[derive(Clone, Debug)]
@@ -142,7 +142,13 @@ impl Table {
         if moved {
             command.keys = said;
         }
-        moved | (std::mem::replace(&mut command.arity, arity) != arity)
+        // A command that transactions may not have, they may not have.
+        let flags = match learned.flags().has(Flags::NO_MULTI) {
+            true => command.flags.with(Flags::NO_MULTI),
+            false => command.flags,
+        };
+        let forbidden = std::mem::replace(&mut command.flags, flags) != flags;
+        moved | forbidden | (std::mem::replace(&mut command.arity, arity) != arity)
     }
 
     /// What a new command is: as the table describes it, otherwise as the server does.
@@ -176,7 +182,7 @@ impl Learned {
             Keys::None if self.name.ends_with("|help") => Handling::Any,
             Keys::None if default != Handling::Unroutable => default,
             Keys::None => self.by_policy().unwrap_or(Handling::Unroutable),
-            _ if flags.has(super::Flags::BLOCKING) => Handling::Block,
+            _ if flags.has(Flags::BLOCKING) => Handling::Block,
             _ => Handling::Key,
         };
         Command {
@@ -215,7 +221,7 @@ impl Learned {
             Some("all_succeeded") => Rule::Same,
             Some("one_succeeded") => Rule::Once,
             // Lists without keys are joined.
-            None if self.flags().has(super::Flags::READONLY) => Rule::Concat,
+            None if self.flags().has(Flags::READONLY) => Rule::Concat,
             _ => return None,
         };
         match tip("request_policy")? {

@@ -144,7 +144,21 @@ fn describe(context: &mut Context<'_>) {
         encode::bulk(out, value.as_bytes());
     }
     encode::bulk(out, b"modules");
-    encode::array_header(out, 0);
+    encode::array_header(out, context.identity.modules.len());
+    for module in &context.identity.modules {
+        encode::map_header(out, if module.origin.is_some() { 4 } else { 2 }, protocol);
+        encode::bulk(out, b"name");
+        encode::bulk(out, module.name.as_bytes());
+        encode::bulk(out, b"ver");
+        encode::integer(out, module.version);
+        if let Some((path, args)) = &module.origin {
+            encode::bulk(out, b"path");
+            encode::bulk(out, path.as_bytes());
+            encode::bulk(out, b"args");
+            encode::array_header(out, args.len());
+            args.iter().for_each(|arg| encode::bulk(out, arg.as_bytes()));
+        }
+    }
 }
 
 /// RESET: the client is as when it connected.

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::pubsub::matches;
+use crate::topology::Identity;
 
 /// `names.tsv`: its head says what the columns are.
 const TEXT: &str = include_str!("names.tsv");
@@ -24,6 +25,27 @@ pub enum Decision {
     /// is empty.
     Secret(&'static str),
 }
+
+/// A server whose names are in the table.
+struct Server {
+    name: &'static str,
+    valkey: bool,
+    since: (u32, u32),
+}
+
+const fn server(name: &'static str, valkey: bool, since: (u32, u32)) -> Server {
+    Server { name, valkey, since }
+}
+
+/// Each family's from the oldest on.
+const SERVERS: [Server; 6] = [
+    server("6.2", false, (6, 2)),
+    server("7.0", false, (7, 0)),
+    server("7.4", false, (7, 4)),
+    server("8.2", false, (8, 2)),
+    server("valkey8.1", true, (8, 1)),
+    server("valkey9.1", true, (9, 1)),
+];
 
 /// One name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +83,23 @@ impl Name {
         self.servers == "all"
     }
 
-    /// Whether `CONFIG GET *` tells of it.
+    /// Whether `CONFIG GET *` tells of it at a server that the table calls so.
     #[must_use]
-    pub fn is_listed(&self) -> bool {
-        !matches!(self.servers, "hidden" | "module")
+    pub fn is_listed_by(&self, server: &str) -> bool {
+        self.is_everywhere() || self.servers.split(',').any(|other| other == server)
+    }
+
+    /// Whether `CONFIG GET *` of such nodes tells of it: as the servers of the table do that are nearest to them. Of
+    /// names that only one of two has, a node leaves out itself what it has not.
+    #[must_use]
+    pub fn is_listed(&self, nodes: &Identity) -> bool {
+        let family = SERVERS.iter().filter(|server| server.valkey == nodes.is_valkey((0, 0)));
+        let reached = |server: &&Server| nodes.has(server.since, server.since);
+        if let Some(same) = family.clone().find(|server| nodes.is_of(server.since)) {
+            return self.is_listed_by(same.name);
+        }
+        let (older, newer) = (family.clone().rfind(reached), family.clone().find(|server| !reached(server)));
+        older.into_iter().chain(newer).any(|server| self.is_listed_by(server.name))
     }
 }
 
