@@ -15,7 +15,7 @@ use crate::command::{Args, Command, Flags, Handling, Keys, Transaction};
 use crate::config::CrossSlot;
 use crate::local;
 use crate::plan::{
-    Event, Merge, Outcome, Plan, RequestArgs, count_keyed, nil, plan_transaction, transaction_outcome,
+    Event, Layout, Merge, Outcome, Plan, RequestArgs, count_keyed, nil, plan_transaction, transaction_outcome,
 };
 use crate::session::{self, Caching, ClientFlags, Stall};
 use crate::topology::Cluster;
@@ -397,7 +397,7 @@ impl Engine {
         if !self.take_lane(key) {
             return Flow::Wait(Stall::Backpressure);
         }
-        let flow = self.fan_keys(key, cluster, command, request, args, (1, Merge::KeyOk));
+        let flow = self.fan_keys(key, cluster, command, request, args, (Layout::step(1), Merge::KeyOk));
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         if flow == Flow::Done && client.is_answered() {
             self.leave_lane(key);

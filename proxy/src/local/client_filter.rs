@@ -76,9 +76,10 @@ impl Trait {
                 let flags = flags_of(client);
                 letters.iter().all(|letter| flags.as_bytes().contains(letter))
             }
-            Self::Name(wanted) => about.name.as_bytes() == wanted,
-            Self::LibName(wanted) => about.lib_name.as_bytes() == wanted,
-            Self::LibVersion(wanted) => about.lib_version.as_bytes() == wanted,
+            // Who has no name has not the empty one.
+            Self::Name(wanted) => !wanted.is_empty() && about.name.as_bytes() == wanted,
+            Self::LibName(wanted) => !wanted.is_empty() && about.lib_name.as_bytes() == wanted,
+            Self::LibVersion(wanted) => !wanted.is_empty() && about.lib_version.as_bytes() == wanted,
             Self::Capa(letters) => letters.is_empty() || client.flags.has(ClientFlags::CAPA_REDIRECT),
             Self::Ids(ids) => ids.contains(&client.id.cast_signed()),
             Self::All => true,

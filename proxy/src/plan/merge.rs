@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use portico_resp::{Items, Protocol, array_items, encode, integer_reply, is_error};
+use portico_resp::{Items, Protocol, array_items, bulk_reply, encode, integer_reply, is_error};
 
 use super::scripts::{merge_function_stats, merge_kill};
 use super::server;
@@ -27,6 +27,8 @@ pub enum Merge {
         /// A slot is being moved, so that two nodes may name one key.
         distinct: bool,
     },
+    /// TS.MGET and the like: all elements, or pairs of a map, in the order of their names.
+    Sorted,
     /// Everybody says the same: the first reply.
     Same,
     /// SCRIPT EXISTS: 1 where everybody says 1.
@@ -157,6 +159,7 @@ pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &m
             out.extend_from_slice(parts.iter().next().unwrap_or(b"+OK\r\n"));
         }
         Merge::Concat { distinct } => concat(parts, distinct, out),
+        Merge::Sorted => sorted(parts, out),
         Merge::All => all(parts, out),
     }
 }
@@ -239,6 +242,24 @@ fn concat(parts: &Parts, distinct: bool, out: &mut Vec<u8>) {
             out.extend_from_slice(&reply[header..]);
         }
     }
+}
+
+/// An element's name is its first text: it is that itself, or an array that begins with it.
+fn sorted(parts: &Parts, out: &mut Vec<u8>) {
+    let kind = parts.iter().find_map(|reply| reply.first()).copied().unwrap_or(b'*');
+    let together = if kind == b'%' { 2 } else { 1 };
+    let name = |item: &[u8]| {
+        let first = Items::new(item).and_then(|mut items| items.next().map(<[u8]>::to_vec));
+        first.as_deref().or(Some(item)).and_then(bulk_reply).map(<[u8]>::to_vec)
+    };
+    let mut elements: Vec<(Option<Vec<u8>>, Vec<&[u8]>)> = Vec::new();
+    for reply in parts.iter() {
+        let items: Vec<&[u8]> = Items::new(reply).into_iter().flatten().collect();
+        elements.extend(items.chunks(together).map(|element| (name(element[0]), element.to_vec())));
+    }
+    elements.sort();
+    out.extend_from_slice(format!("{}{}\r\n", char::from(kind), elements.len()).as_bytes());
+    elements.iter().flat_map(|(_, element)| element).for_each(|item| out.extend_from_slice(item));
 }
 
 fn all(parts: &Parts, out: &mut Vec<u8>) {

@@ -99,8 +99,9 @@ fn every_field_of_other_servers_is_decided_about() -> Result<()> {
         let text = fs::read_to_string(path)?;
         let fields: Vec<(&str, &str)> = text.lines().filter_map(|line| line.rsplit_once(' ')).collect();
         ensure!(fields.len() > 100, "{server} tells {fields:?}");
-        let undecided: Vec<_> =
-            fields.iter().filter(|(section, field)| info_rule(section, field).is_none()).collect();
+        // A module's are told as the first master tells them.
+        let own = fields.iter().filter(|(section, _)| !section.starts_with("search_"));
+        let undecided: Vec<_> = own.filter(|(section, field)| info_rule(section, field).is_none()).collect();
         ensure!(undecided.is_empty(), "local/info/fields.rs has no rule for {server}'s {undecided:?}");
     }
     Ok(())

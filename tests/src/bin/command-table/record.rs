@@ -1,4 +1,4 @@
-//! What a server lists by COMMAND, CONFIG and INFO, written into a folder: `tests/servers/README.md`.
+//! What a server lists by COMMAND, CONFIG and INFO, written into a folder below `tests/servers/`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
