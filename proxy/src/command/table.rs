@@ -237,7 +237,7 @@ impl Learned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Flags, Local};
+    use crate::command::{Fan, Flags, Local};
 
     fn names<'t>(table: &'t Table, args: &[&str]) -> Result<&'t str, &'static str> {
         match table.resolve(args) {
@@ -436,7 +436,7 @@ mod tests {
             let mut out = Vec::new();
             command.key_positions(&words[..], &mut out).map(|()| (out, command.handling))
         };
-        assert_eq!(keys("JSON.MGET a b $.x"), Ok((vec![1, 2], Handling::Key)));
+        assert_eq!(keys("JSON.MGET a b $.x"), Ok((vec![1, 2], Handling::Fan(Fan::MgetPath))));
         assert_eq!(keys("CMS.MERGE d 2 a b WEIGHTS 1 2"), Ok((vec![1, 3, 4], Handling::Key)));
         assert_eq!(keys("TDIGEST.MERGE d 1 a"), Ok((vec![1, 3], Handling::Key)));
         assert_eq!(keys("FT.SEARCH index *"), Ok((vec![], Handling::Unroutable)));

@@ -36,7 +36,9 @@ impl Engine {
                 return Flow::Close;
             }
             // Until the nodes have said which commands they have, nobody knows.
-            Resolved::UnknownCommand if cluster.topology.masters().is_empty() => {
+            Resolved::UnknownCommand | Resolved::UnknownSubcommand(_)
+                if cluster.topology.masters().is_empty() =>
+            {
                 return self.unreachable(key, 0);
             }
             Resolved::UnknownCommand => return self.unknown(key, &errors::unknown_command(&words)),

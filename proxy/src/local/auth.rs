@@ -8,6 +8,7 @@ use super::Context;
 use crate::command::{Args, errors};
 use crate::plan::RequestArgs;
 use crate::session::ClientFlags;
+use crate::topology::Origin;
 
 const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
@@ -151,7 +152,7 @@ fn describe(context: &mut Context<'_>) {
         encode::bulk(out, module.name.as_bytes());
         encode::bulk(out, b"ver");
         encode::integer(out, module.version);
-        if let Some((path, args)) = &module.origin {
+        if let Some(Origin { path, args }) = &module.origin {
             encode::bulk(out, b"path");
             encode::bulk(out, path.as_bytes());
             encode::bulk(out, b"args");

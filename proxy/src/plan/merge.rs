@@ -252,14 +252,11 @@ fn sorted(parts: &Parts, out: &mut Vec<u8>) {
         let first = Items::new(item).and_then(|mut items| items.next().map(<[u8]>::to_vec));
         first.as_deref().or(Some(item)).and_then(bulk_reply).map(<[u8]>::to_vec)
     };
-    let mut elements: Vec<(Option<Vec<u8>>, Vec<&[u8]>)> = Vec::new();
-    for reply in parts.iter() {
-        let items: Vec<&[u8]> = Items::new(reply).into_iter().flatten().collect();
-        elements.extend(items.chunks(together).map(|element| (name(element[0]), element.to_vec())));
-    }
+    let items: Vec<&[u8]> = parts.iter().filter_map(Items::new).flatten().collect();
+    let mut elements: Vec<_> = items.chunks(together).map(|element| (name(element[0]), element)).collect();
     elements.sort();
     out.extend_from_slice(format!("{}{}\r\n", char::from(kind), elements.len()).as_bytes());
-    elements.iter().flat_map(|(_, element)| element).for_each(|item| out.extend_from_slice(item));
+    elements.iter().flat_map(|(_, element)| *element).for_each(|item| out.extend_from_slice(item));
 }
 
 fn all(parts: &Parts, out: &mut Vec<u8>) {
@@ -316,6 +313,17 @@ mod tests {
         );
         let replies: &[(&str, &[u32])] = &[("-OOM no memory\r\n", &[0]), ("-OOM no memory\r\n", &[1])];
         assert_eq!(merged(Merge::KeyOk, replies), "-OOM no memory\r\n");
+    }
+
+    #[test]
+    fn time_series_are_told_by_their_names() {
+        let names: &[(&str, &[u32])] = &[("~1\r\n$1\r\nb\r\n", &[]), ("~2\r\n$1\r\na\r\n$1\r\nc\r\n", &[])];
+        assert_eq!(merged(Merge::Sorted, names), "~3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n");
+        let arrays: &[(&str, &[u32])] =
+            &[("*1\r\n*2\r\n$1\r\nb\r\n:1\r\n", &[]), ("*1\r\n*2\r\n$1\r\na\r\n:2\r\n", &[])];
+        assert_eq!(merged(Merge::Sorted, arrays), "*2\r\n*2\r\n$1\r\na\r\n:2\r\n*2\r\n$1\r\nb\r\n:1\r\n");
+        let maps: &[(&str, &[u32])] = &[("%1\r\n$1\r\nb\r\n:1\r\n", &[]), ("%1\r\n$1\r\na\r\n:2\r\n", &[])];
+        assert_eq!(merged(Merge::Sorted, maps), "%2\r\n$1\r\na\r\n:2\r\n$1\r\nb\r\n:1\r\n");
     }
 
     #[test]

@@ -23,8 +23,17 @@ pub struct Module {
     pub name: Box<str>,
     /// Its version.
     pub version: i64,
-    /// Where it was loaded from and with which arguments: from Redis 7.0 on.
-    pub origin: Option<(Box<str>, Box<[Box<str>]>)>,
+    /// From Redis 7.0 on.
+    pub origin: Option<Origin>,
+}
+
+/// Where a module comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file.
+    pub path: Box<str>,
+    /// What it was given when it was loaded.
+    pub args: Box<[Box<str>]>,
 }
 
 impl Module {
@@ -37,12 +46,11 @@ impl Module {
         };
         let text = |frame: &BytesFrame| frame.as_str().map(Box::from);
         let BytesFrame::Integer(version) = field("ver")? else { return None };
-        let origin = field("path").and_then(text).map(|path| {
-            let BytesFrame::Array(args) = field("args").unwrap_or(&BytesFrame::Null) else {
-                return (path, Box::default());
-            };
-            (path, args.iter().filter_map(text).collect())
-        });
+        let args = match field("args") {
+            Some(BytesFrame::Array(args)) => args.iter().filter_map(text).collect(),
+            _ => Box::default(),
+        };
+        let origin = field("path").and_then(text).map(|path| Origin { path, args });
         Some(Self { name: text(field("name")?)?, version: *version, origin })
     }
 }

@@ -50,6 +50,8 @@ impl Pair {
         let redis = Server::start(ServerOptions { args, ..ServerOptions::default() })?;
         let cluster = Cluster::start(ClusterOptions::default())?;
         let portico = Portico::start(&cluster, &[])?;
+        // It waits for the map: from then on Portico knows what the nodes are.
+        portico.client()?.line("GET none")?;
         Ok(Pair { redis, cluster, portico })
     }
 
@@ -192,40 +194,9 @@ const WITHOUT_CASE: [(&str, &str); 8] = [
 ];
 
 /// Commands that have no wrong type: they take any, or no key at all.
-const TAKES_ANY: &[&str] = &[
-    "set",
-    "setex",
-    "psetex",
-    "setnx",
-    "mset",
-    "msetnx",
-    "mget",
-    "del",
-    "unlink",
-    "exists",
-    "touch",
-    "type",
-    "dump",
-    "restore",
-    "rename",
-    "renamenx",
-    "copy",
-    "move",
-    "sort",
-    "persist",
-    "expire",
-    "pexpire",
-    "expireat",
-    "pexpireat",
-    "ttl",
-    "pttl",
-    "expiretime",
-    "pexpiretime",
-    "spublish",
-    "evalsha",
-    "evalsha_ro",
-    "fcall_ro",
-];
+const TAKES_ANY: &str = "set setex psetex setnx mset msetnx mget del unlink exists touch type dump restore rename renamenx \
+    copy move sort persist expire pexpire expireat pexpireat ttl pttl expiretime pexpiretime spublish \
+    evalsha evalsha_ro fcall_ro";
 
 #[test]
 fn every_command_of_the_table_has_cases() -> Result<()> {
@@ -272,7 +243,9 @@ fn every_command_of_the_table_has_cases() -> Result<()> {
             if !went_well.contains(name) {
                 missing.push(format!("{name}: no ordinary case"));
             }
-            let any = TAKES_ANY.contains(&name) || name.starts_with("object|") || name == "memory|usage";
+            let any = TAKES_ANY.split(' ').any(|other| other == name)
+                || name.starts_with("object|")
+                || name == "memory|usage";
             if !any && !wrong_type.contains(name) {
                 missing.push(format!("{name}: no case of a wrong type"));
             }
@@ -326,8 +299,8 @@ fn hello_describes_a_standalone_server() -> Result<()> {
     let (mut redis, mut portico) = pair.clients(2)?;
     for line in ["HELLO", "HELLO 3", "HELLO", "HELLO 2", "HELLO 3 SETNAME me", "HELLO 2 SETNAME you"] {
         let without_id = |client: &mut Client| -> Result<String> {
-            let reply = show(&Compare::Named.view(&client.line(line)?, &[]));
-            let (before, after) = reply.split_once(r"$id\r\n:").with_context(|| reply.clone())?;
+            let reply = String::from_utf8(Compare::Named.view(&client.line(line)?, &[]))?;
+            let (before, after) = reply.split_once("$id\r\n:").with_context(|| reply.clone())?;
             let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
             Ok(format!("{before}id{after}"))
         };

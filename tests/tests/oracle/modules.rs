@@ -24,6 +24,8 @@ fn start() -> Result<Option<(Server, Cluster, Portico)>> {
     }
     let cluster = Cluster::start(ClusterOptions::default())?;
     let portico = Portico::start(&cluster, &["--cross-slot", "emulate"])?;
+    // It waits for the map: from then on Portico knows the modules' commands.
+    portico.client()?.line("GET none")?;
     Ok(Some((server, cluster, portico)))
 }
 

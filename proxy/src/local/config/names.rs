@@ -153,6 +153,27 @@ mod tests {
     }
 
     #[test]
+    fn names_are_listed_as_by_the_servers_nearest_to_the_nodes() {
+        let listed =
+            |name: &str, nodes: &Identity| named(name.as_bytes()).is_some_and(|row| row.is_listed(nodes));
+        let redis = |version| Identity::redis(version);
+        let valkey = |version: &str| Identity { name: "valkey".into(), ..Identity::redis(version) };
+        for (version, old, new) in [("7.0.15", true, false), ("7.2.4", true, false), ("7.4.1", false, false)]
+        {
+            assert_eq!(listed("aof-disable-auto-gc", &redis(version)), old, "{version}");
+            assert_eq!(listed("replica-full-sync-buffer-limit", &redis(version)), new, "{version}");
+        }
+        assert!(
+            ["8.0.1", "8.2.3", "9.0.0"].iter().all(|v| listed("replica-full-sync-buffer-limit", &redis(v)))
+        );
+        assert!(
+            ["8.0.2", "8.1.8", "10.0.0"].iter().all(|v| listed("commandlog-request-larger-than", &valkey(v)))
+        );
+        assert!(!listed("commandlog-request-larger-than", &redis("8.2.3")));
+        assert!(listed("maxmemory", &redis("8.2.3")) && !listed("none", &redis("8.2.3")));
+    }
+
+    #[test]
     fn names_are_found_in_any_case_and_modules_by_pattern() {
         assert_eq!(named(b"MaxMemory").map(|row| row.decision), Some(Decision::Whole));
         assert_eq!(named(b"my.setting").map(|row| row.decision), Some(Decision::Nodes));
