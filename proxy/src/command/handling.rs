@@ -7,10 +7,16 @@ words! {
     Fan {
         /// The values in the order of the keys.
         Mget = "mget";
+        /// Likewise; behind the keys is a path that is asked of each (JSON.MGET).
+        MgetPath = "mget-path";
+        /// One answer a key, in their order; each key is followed by a time and a value (TS.MADD).
+        Madd = "madd";
         /// The sum of the counts.
         Sum = "sum";
         /// OK when all keys were set; each key is followed by its value.
         Mset = "mset";
+        /// Likewise; each key is followed by a path and a value (JSON.MSET).
+        MsetPath = "mset-path";
     }
 }
 
@@ -27,6 +33,8 @@ words! {
         Once = "once";
         /// All elements of all arrays.
         Concat = "concat";
+        /// All time series of all, by their names; what is made of several together is refused.
+        Series = "series";
         /// All say the same: the first.
         Same = "same";
         /// Element by element, 1 where all say 1.

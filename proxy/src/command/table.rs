@@ -1,7 +1,7 @@
 //! All commands, found by name.
 
 use super::index::Index;
-use super::{Args, Command, Handling, KeyFlags, KeySpec, Keys, Kind, Learned, Row, Rule, SOURCE};
+use super::{Args, Command, Flags, Handling, KeyFlags, KeySpec, Keys, Kind, Learned, Row, Rule, SOURCE};
 
 /// All known commands. Cheap to look up in, dear to build: built once and shared.
 #[derive(Clone, Debug)]
@@ -142,7 +142,13 @@ impl Table {
         if moved {
             command.keys = said;
         }
-        moved | (std::mem::replace(&mut command.arity, arity) != arity)
+        // A command that transactions may not have, they may not have.
+        let flags = match learned.flags().has(Flags::NO_MULTI) {
+            true => command.flags.with(Flags::NO_MULTI),
+            false => command.flags,
+        };
+        let forbidden = std::mem::replace(&mut command.flags, flags) != flags;
+        moved | forbidden | (std::mem::replace(&mut command.arity, arity) != arity)
     }
 
     /// What a new command is: as the table describes it, otherwise as the server does.
@@ -176,7 +182,7 @@ impl Learned {
             Keys::None if self.name.ends_with("|help") => Handling::Any,
             Keys::None if default != Handling::Unroutable => default,
             Keys::None => self.by_policy().unwrap_or(Handling::Unroutable),
-            _ if flags.has(super::Flags::BLOCKING) => Handling::Block,
+            _ if flags.has(Flags::BLOCKING) => Handling::Block,
             _ => Handling::Key,
         };
         Command {
@@ -215,7 +221,7 @@ impl Learned {
             Some("all_succeeded") => Rule::Same,
             Some("one_succeeded") => Rule::Once,
             // Lists without keys are joined.
-            None if self.flags().has(super::Flags::READONLY) => Rule::Concat,
+            None if self.flags().has(Flags::READONLY) => Rule::Concat,
             _ => return None,
         };
         match tip("request_policy")? {
@@ -231,7 +237,7 @@ impl Learned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Flags, Local};
+    use crate::command::{Fan, Flags, Local};
 
     fn names<'t>(table: &'t Table, args: &[&str]) -> Result<&'t str, &'static str> {
         match table.resolve(args) {
@@ -430,7 +436,7 @@ mod tests {
             let mut out = Vec::new();
             command.key_positions(&words[..], &mut out).map(|()| (out, command.handling))
         };
-        assert_eq!(keys("JSON.MGET a b $.x"), Ok((vec![1, 2], Handling::Key)));
+        assert_eq!(keys("JSON.MGET a b $.x"), Ok((vec![1, 2], Handling::Fan(Fan::MgetPath))));
         assert_eq!(keys("CMS.MERGE d 2 a b WEIGHTS 1 2"), Ok((vec![1, 3, 4], Handling::Key)));
         assert_eq!(keys("TDIGEST.MERGE d 1 a"), Ok((vec![1, 3], Handling::Key)));
         assert_eq!(keys("FT.SEARCH index *"), Ok((vec![], Handling::Unroutable)));

@@ -25,10 +25,12 @@ pub enum LogLevel {
     Notice,
     /// What an operator has to act on.
     Warning,
+    /// Nothing: servers have it from 7.2 on.
+    Nothing,
 }
 
 impl Choice for LogLevel {
-    const ALL: &'static [Self] = &[Self::Debug, Self::Verbose, Self::Notice, Self::Warning];
+    const ALL: &'static [Self] = &[Self::Debug, Self::Verbose, Self::Notice, Self::Warning, Self::Nothing];
 
     fn name(self) -> &'static str {
         match self {
@@ -36,6 +38,7 @@ impl Choice for LogLevel {
             Self::Verbose => "verbose",
             Self::Notice => "notice",
             Self::Warning => "warning",
+            Self::Nothing => "nothing",
         }
     }
 }

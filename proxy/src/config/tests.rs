@@ -170,7 +170,7 @@ fn a_bad_value_is_named_with_its_origin_and_what_is_allowed() {
         ("client-output-buffer-limit", "0", "must be a size from 64kb to"),
         ("client-output-buffer-limit", "99999999999gb", "must be a size from 64kb to"),
         ("client-query-buffer-limit", "1tb", "must be a size from 1mb to"),
-        ("loglevel", "info", "must be one of: debug, verbose, notice, warning"),
+        ("loglevel", "info", "must be one of: debug, verbose, notice, warning, nothing"),
         ("log-format", "xml", "must be one of: text, json"),
     ];
     for (name, value, allowed) in cases {

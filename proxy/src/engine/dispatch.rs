@@ -8,11 +8,12 @@ use super::fan::Audience;
 use super::send::{Flow, Traits};
 use crate::backend::{ClientKey, RequestFlags};
 use crate::command::{
-    Command, Fan, Flags, Handling, KeyError, Keys, Resolved, Rule, Transaction, block_option, errors,
+    Args as _, Command, Fan, Flags, Handling, KeyError, Keys, Resolved, Rule, Transaction, block_option,
+    errors,
 };
 use crate::config::CrossSlot;
 use crate::local;
-use crate::plan::{Merge, RequestArgs};
+use crate::plan::{Layout, Merge, RequestArgs};
 use crate::session::{ClientFlags, FanKind};
 use crate::topology::Cluster;
 
@@ -33,6 +34,12 @@ impl Engine {
             Resolved::UnknownCommand if words.is(0, "post") || words.is(0, "host:") => {
                 self.close_attacker(key);
                 return Flow::Close;
+            }
+            // Until the nodes have said which commands they have, nobody knows.
+            Resolved::UnknownCommand | Resolved::UnknownSubcommand(_)
+                if cluster.topology.masters().is_empty() =>
+            {
+                return self.unreachable(key, 0);
             }
             Resolved::UnknownCommand => return self.unknown(key, &errors::unknown_command(&words)),
             Resolved::UnknownSubcommand(_) => return self.unknown(key, &errors::unknown_subcommand(&words)),
@@ -89,15 +96,18 @@ impl Engine {
             },
             Handling::Wait => self.wait(key, cluster, command, request, &words),
             Handling::Fan(fan) => {
-                let rule = match fan {
-                    Fan::Mget => (1, Merge::Values),
-                    Fan::Sum => (1, Merge::KeySum),
-                    Fan::Mset if args.len().is_multiple_of(2) => {
-                        return self.refuse(key, &errors::wrong_arity(command.name));
-                    }
-                    Fan::Mset => (2, Merge::KeyOk),
+                let (layout, rule) = match fan {
+                    Fan::Mget => (Layout::step(1), Merge::Values),
+                    Fan::MgetPath => (Layout { step: 1, tail: 1 }, Merge::Values),
+                    Fan::Madd => (Layout::step(3), Merge::Values),
+                    Fan::Sum => (Layout::step(1), Merge::KeySum),
+                    Fan::Mset => (Layout::step(2), Merge::KeyOk),
+                    Fan::MsetPath => (Layout::step(3), Merge::KeyOk),
                 };
-                self.fan_keys(key, cluster, command, request, args, rule)
+                if !layout.fits(args) {
+                    return self.refuse(key, &errors::wrong_arity(command.name));
+                }
+                self.fan_keys(key, cluster, command, request, args, (layout, rule))
             }
             Handling::Masters(rule) => self.send_to_masters(key, cluster, command, rule, request, &words),
             Handling::Nodes(rule) => {
@@ -249,6 +259,10 @@ impl Engine {
         let kind = match rule {
             Rule::Info => return self.ask_info(key, cluster, request, words),
             Rule::Random => FanKind::RandomSizes,
+            Rule::Series if (1..words.count()).any(|at| words.is(at, "groupby")) => {
+                let text = "ERR GROUPBY over time series of several masters is not available through Portico";
+                return self.refuse(key, text.as_bytes());
+            }
             rule => FanKind::Merge(merge_of(rule, open)),
         };
         let in_turn = open && matches!(rule, Rule::Sum | Rule::Concat);
@@ -322,6 +336,7 @@ fn merge_of(rule: Rule, open: bool) -> Merge {
         Rule::Most => Merge::Most,
         Rule::Once => Merge::Kill,
         Rule::Concat => Merge::Concat { distinct: open },
+        Rule::Series => Merge::Sorted,
         Rule::Texts => Merge::Texts,
         Rule::Latest => Merge::Latest,
         Rule::History => Merge::History,

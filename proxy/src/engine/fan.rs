@@ -10,7 +10,7 @@ use super::{Engine, Question};
 use crate::backend::{ClientKey, InFlight, RequestFlags};
 use crate::command::Command;
 use crate::local;
-use crate::plan::{Action, Merge, Part, Split, merge, merge_exists, split, tell_settings};
+use crate::plan::{Action, Layout, Merge, Part, Split, merge, merge_exists, split, tell_settings};
 use crate::session::{Fan, FanKind, PendingFlags, Unsent};
 use crate::topology::Cluster;
 
@@ -48,7 +48,7 @@ impl Engine {
         fan
     }
 
-    /// A command with independent keys: one part a slot. `step` arguments belong to each key.
+    /// A command with independent keys: one part a slot.
     pub(super) fn fan_keys(
         &mut self,
         key: ClientKey,
@@ -56,22 +56,22 @@ impl Engine {
         command: &Command,
         request: &[u8],
         args: &[Arg],
-        (step, rule): (usize, Merge),
+        (layout, rule): (Layout, Merge),
     ) -> Flow {
         let traits = Traits::of(command);
         let mut groups = std::mem::take(&mut self.split);
-        split(request, args, step, &mut groups);
+        split(request, args, layout, &mut groups);
         self.spent += args.len() / 4;
         let flow = match groups.single() {
             Some(slot) => {
-                let keys = args[1..].iter().step_by(step).map(|arg| arg.of(request));
+                let keys = layout.keys(args).map(|arg| arg.of(request));
                 self.send(key, slot, traits.with_keys(keys), request)
             }
             None if self.config.cross_slot == crate::config::CrossSlot::Refuse => {
                 self.reply_error(key, local::CROSSSLOT);
                 Flow::Done
             }
-            None => self.fan_groups(key, cluster, command, request, args, &mut groups, (step, rule)),
+            None => self.fan_groups(key, cluster, command, request, args, &mut groups, (layout, rule)),
         };
         self.split = groups;
         flow
@@ -86,7 +86,7 @@ impl Engine {
         request: &[u8],
         args: &[Arg],
         groups: &mut Split,
-        (step, rule): (usize, Merge),
+        (layout, rule): (Layout, Merge),
     ) -> Flow {
         let mut traits = Traits::of(command);
         traits.keys = u32::from(groups.parts().any(|(_, keys)| keys.len() > 1));
@@ -111,7 +111,7 @@ impl Engine {
         if fan.remaining > Unsent::MOST_SENT {
             let groups = std::mem::take(groups);
             let (request, args) = (request.to_vec(), args.to_vec());
-            fan.unsent = Some(Box::new(Unsent { request, args, groups, step, prefix, part: 0, at: 0 }));
+            fan.unsent = Some(Box::new(Unsent { request, args, groups, layout, prefix, part: 0, at: 0 }));
             let Some(seq) = self.begin_fan(key, fan, traits) else { return Flow::Close };
             self.send_unsent(key, seq);
             return self.until_answered(key, Flow::Done); // what comes behind must not overtake the rest
@@ -121,7 +121,7 @@ impl Engine {
             let entry = InFlight { client: key, seq, part: part as u32, len: 0, slot, flags };
             let encode = |out: &mut Vec<u8>| {
                 out.extend_from_slice(prefix);
-                Split::encode(request, args, step, keys, out);
+                Split::encode(request, args, layout, keys, out);
             };
             self.send_to_node(entry, cluster.topology.owner(slot), encode);
         }

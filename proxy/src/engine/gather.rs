@@ -71,20 +71,17 @@ impl Engine {
     fn list_clients(&self, filter: &ClientFilter, asks: u64, query: (usize, usize)) -> Vec<u8> {
         let mut lines = String::new();
         let times = (self.now, self.seconds());
-        for (_, client) in self.clients().filter(|(_, client)| filter.admits(client, self.now)) {
+        for (_, client) in self.clients().filter(|(_, client)| filter.admits(client, times)) {
             let mut line = |place: u64| {
                 // Writing to a string cannot fail.
                 let _ = write!(lines, "{place} ");
                 let query = if client.id == asks { query } else { (0, 0) };
-                client_line(client, times, &self.cluster.version, query, &mut lines);
+                client_line(client, times, &self.cluster.identity, query, &mut lines);
             };
-            match &filter.ids {
+            match filter.ids.as_ref().and_then(|ids| ids.get(&client.id.cast_signed())) {
                 // As they were asked for, be it twice.
-                Some(ids) => {
-                    let asked = ids.get(&client.id.cast_signed()).into_iter().flatten();
-                    asked.for_each(|&place| line(place));
-                }
-                None => line(client.id),
+                Some(places) if !places.is_empty() => places.iter().for_each(|&place| line(place)),
+                _ => line(client.id),
             }
         }
         lines.into_bytes()
@@ -92,8 +89,9 @@ impl Engine {
 
     /// CLIENT KILL, asked of this worker. `me`, who asks, is closed after the reply. Returns how many.
     fn kill_clients(&mut self, filter: &ClientFilter, me: u64) -> usize {
+        let times = (self.now, self.seconds());
         let of =
-            |(key, client): (ClientKey, &Client)| filter.admits(client, self.now).then_some((key, client.id));
+            |(key, client): (ClientKey, &Client)| filter.admits(client, times).then_some((key, client.id));
         let found: Vec<(ClientKey, u64)> = self.clients().filter_map(of).collect();
         for &(key, id) in &found {
             if id != me {
@@ -116,7 +114,7 @@ impl Engine {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
         let acts_for = client.standing.as_deref().and_then(|standing| standing.acts_for);
         let me = acts_for.unwrap_or(client.id);
-        let filter = match kill_filter(words, me, &cluster.version) {
+        let filter = match kill_filter(words, me, &cluster.identity) {
             Ok(filter) => filter,
             Err(error) => return self.refuse(key, &error),
         };

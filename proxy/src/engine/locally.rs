@@ -25,9 +25,9 @@ impl Engine {
     ) -> Flow {
         match what {
             Local::ClientList => {
-                return match local::list_filter(words) {
+                let asks = self.clients.get(key).map_or(0, |client| client.id);
+                return match local::list_filter(words, asks, &cluster.identity) {
                     Ok(filter) => {
-                        let asks = self.clients.get(key).map_or(0, |client| client.id);
                         let question = Question::List { filter, asks, query: words.lengths() };
                         self.fan_workers(key, command, question)
                     }
@@ -40,7 +40,7 @@ impl Engine {
             }
             Local::ClientReply => return self.reply_mode(key, words),
             Local::ClientUnblock => {
-                return match local::unblock(words) {
+                return match local::unblock(words, &cluster.identity) {
                     Ok((id, how)) => self.fan_workers(key, command, Question::Unblock(id, how)),
                     Err(error) => self.refuse(key, error.as_bytes()),
                 };
@@ -115,12 +115,13 @@ impl Engine {
             Local::Hello => local::hello(context, words),
             Local::Ping => local::ping(context, words),
             Local::Echo => local::echo(context, words),
-            Local::Quit | Local::ClientCapa => encode::simple(context.out, "OK"),
+            Local::Quit => encode::simple(context.out, "OK"),
             Local::Reset => local::reset(context),
             Local::Select => local::select(context, words),
             Local::Move => local::move_key(context, words),
             Local::SwapDb => local::swap_db(context, words),
             Local::WhoAmI => encode::bulk(context.out, b"default"),
+            Local::ClientCapa => local::capa(context, words),
             Local::ClientId => encode::integer(context.out, context.client.id.cast_signed()),
             Local::ClientGetName => local::client_name(context),
             Local::ClientSetName => local::set_name(context, words),

@@ -179,7 +179,10 @@ impl Engine {
             return self.settled(key);
         }
         let Some(withdrawn) = link.withdrawn.as_mut() else {
-            tracing::warn!("a node answered more than it was asked; its connection is closed");
+            // One that is busy with a script has refused the mark.
+            if !reply.starts_with(b"-BUSY ") {
+                tracing::warn!("a node answered more than it was asked; its connection is closed");
+            }
             return self.lose_link(key);
         };
         if reply.starts_with(UNBLOCKED) {

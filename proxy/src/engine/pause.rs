@@ -23,7 +23,7 @@ impl Engine {
         if command.handling == Handling::Local(Local::ClientUnpause) {
             self.shared.unpause();
         } else {
-            match local::pause(words, &cluster.version) {
+            match local::pause(words, &cluster.identity) {
                 Ok((time, all)) => self.shared.pause(self.now, time, all),
                 Err(error) => return self.refuse(key, &error),
             }

@@ -29,7 +29,8 @@ impl Engine {
         let Some(client) = self.clients.get(key) else { return Flow::Close };
         let protocol = client.protocol();
         let topology = &cluster.topology;
-        let asked = local::asked_settings(words, &self.config, topology.masters().len() as u64);
+        let asked =
+            local::asked_settings(words, &self.config, topology.masters().len() as u64, &cluster.identity);
         if let Some(reply) = local::known_settings(&asked, protocol) {
             self.reply_now(key, &reply);
             return Flow::Done;
@@ -77,10 +78,11 @@ impl Engine {
         words: &RequestArgs<'_>,
     ) -> Flow {
         let most = self.shared.settings.most_clients();
-        let local::Settings { own, nodes, whole } = match local::settings_to_set(words, &self.config, most) {
-            Ok(settings) => settings,
-            Err(error) => return self.refuse(key, &error),
-        };
+        let local::Settings { own, nodes, whole } =
+            match local::settings_to_set(words, &self.config, most, &cluster.identity) {
+                Ok(settings) => settings,
+                Err(error) => return self.refuse(key, &error),
+            };
         if nodes.is_empty() && whole.is_none() {
             self.shared.settings.change(&own);
             return self.fan_workers(key, command, Question::Settings);

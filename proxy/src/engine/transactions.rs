@@ -15,7 +15,7 @@ use crate::command::{Args, Command, Flags, Handling, Keys, Transaction};
 use crate::config::CrossSlot;
 use crate::local;
 use crate::plan::{
-    Event, Merge, Outcome, Plan, RequestArgs, count_keyed, nil, plan_transaction, transaction_outcome,
+    Event, Layout, Merge, Outcome, Plan, RequestArgs, count_keyed, nil, plan_transaction, transaction_outcome,
 };
 use crate::session::{self, Caching, ClientFlags, Stall};
 use crate::topology::Cluster;
@@ -37,13 +37,13 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };
         let queues = client.flags.has(ClientFlags::MULTI);
         match what {
-            // From Valkey 8.1 on that discards the transaction.
-            Transaction::Multi | Transaction::Watch if queues && cluster.identity.is_valkey((8, 1)) => {
+            // Newer nodes say that of these, which discards the transaction.
+            Transaction::Multi | Transaction::Watch if queues && command.flags.has(Flags::NO_MULTI) => {
                 self.not_in_multi(key, cluster, command)
             }
             Transaction::Multi if queues => self.refuse(key, b"ERR MULTI calls can not be nested"),
             Transaction::Multi => {
-                client.flags.set(ClientFlags::MULTI);
+                client.flags.set(ClientFlags::MULTI.with(ClientFlags::TRANSACTED));
                 self.reply_ok(key)
             }
             // The lane is left only when nothing is outstanding on it.
@@ -60,7 +60,10 @@ impl Engine {
             }
             Transaction::Discard => self.refuse(key, b"ERR DISCARD without MULTI"),
             Transaction::Watch if queues => self.refuse(key, b"ERR WATCH inside MULTI is not allowed"),
-            Transaction::Watch => self.watch(key, cluster, command, request, args),
+            Transaction::Watch => {
+                client.flags.set(ClientFlags::TRANSACTED);
+                self.watch(key, cluster, command, request, args)
+            }
             Transaction::Unwatch => self.unwatch(key),
         }
     }
@@ -394,7 +397,8 @@ impl Engine {
         if !self.take_lane(key) {
             return Flow::Wait(Stall::Backpressure);
         }
-        let flow = match self.fan_keys(key, cluster, command, request, args, (1, Merge::KeyOk)) {
+        let flow = match self.fan_keys(key, cluster, command, request, args, (Layout::step(1), Merge::KeyOk))
+        {
             Flow::Block => Flow::Done,
             flow => flow,
         };

@@ -8,6 +8,7 @@ use super::Context;
 use crate::command::{Args, errors};
 use crate::plan::RequestArgs;
 use crate::session::ClientFlags;
+use crate::topology::Origin;
 
 const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
@@ -144,7 +145,21 @@ fn describe(context: &mut Context<'_>) {
         encode::bulk(out, value.as_bytes());
     }
     encode::bulk(out, b"modules");
-    encode::array_header(out, 0);
+    encode::array_header(out, context.identity.modules.len());
+    for module in &context.identity.modules {
+        encode::map_header(out, if module.origin.is_some() { 4 } else { 2 }, protocol);
+        encode::bulk(out, b"name");
+        encode::bulk(out, module.name.as_bytes());
+        encode::bulk(out, b"ver");
+        encode::integer(out, module.version);
+        if let Some(Origin { path, args }) = &module.origin {
+            encode::bulk(out, b"path");
+            encode::bulk(out, path.as_bytes());
+            encode::bulk(out, b"args");
+            encode::array_header(out, args.len());
+            args.iter().for_each(|arg| encode::bulk(out, arg.as_bytes()));
+        }
+    }
 }
 
 /// RESET: the client is as when it connected.

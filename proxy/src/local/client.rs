@@ -11,23 +11,25 @@ use crate::command::{Args, errors};
 use crate::plan::RequestArgs;
 use crate::pubsub::Kind;
 use crate::session::{Client, ClientFlags, Unblock};
+use crate::topology::Identity;
 
 /// CLIENT UNBLOCK client-id [TIMEOUT|ERROR]
 ///
 /// # Errors
 /// The error line that Redis would answer with.
-pub fn unblock(args: &RequestArgs<'_>) -> Result<(u64, Unblock), String> {
+pub fn unblock(args: &RequestArgs<'_>, nodes: &Identity) -> Result<(u64, Unblock), String> {
     let how = match args.count() {
         3 => Unblock::Timeout,
-        4 if args.is(3, "timeout") => Unblock::Timeout,
-        4 if args.is(3, "error") => Unblock::Error,
-        4 => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".to_owned()),
-        _ => {
+        // Valkey ignores what follows.
+        5.. if !nodes.is_valkey((8, 1)) => {
             let name = args.text(1);
             return Err(format!(
                 "ERR unknown subcommand or wrong number of arguments for '{name}'. Try CLIENT HELP."
             ));
         }
+        _ if args.is(3, "timeout") => Unblock::Timeout,
+        _ if args.is(3, "error") => Unblock::Error,
+        _ => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".to_owned()),
     };
     let id = args.integer(2).ok_or("ERR value is not an integer or out of range")?;
     Ok((u64::try_from(id).unwrap_or(0), how))
@@ -91,8 +93,16 @@ pub fn name(context: &mut Context<'_>) {
 pub fn info(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     let mut line = String::new();
     let seconds = context.now.saturating_duration_since(context.shared.started).as_secs() as u32;
-    client_line(context.client, (context.now, seconds), context.version, args.lengths(), &mut line);
+    client_line(context.client, (context.now, seconds), context.identity, args.lengths(), &mut line);
     encode::verbatim_txt(context.out, line.as_bytes(), context.client.protocol());
+}
+
+/// CLIENT CAPA capability ...: what a client understands of redirects, of which there are none. It is told by CLIENT LIST.
+pub fn capa(context: &mut Context<'_>, args: &RequestArgs<'_>) {
+    if (2..args.count()).any(|at| args.is(at, "redirect")) {
+        context.client.flags.set(ClientFlags::CAPA_REDIRECT);
+    }
+    encode::simple(context.out, "OK");
 }
 
 /// CLIENT NO-EVICT ON|OFF, or NO-TOUCH. That is kept and told by CLIENT LIST, no more: Portico has no
@@ -122,7 +132,7 @@ pub(super) fn address(address: Option<SocketAddr>) -> String {
 }
 
 /// What CLIENT LIST calls flags, in Redis' order.
-fn flags_of(client: &Client) -> String {
+pub(super) fn flags_of(client: &Client) -> String {
     let is = |flag| client.flags.has(flag);
     let broken = client.standing.as_deref().is_some_and(|standing| standing.watch_broken);
     let flags: String = [
@@ -151,7 +161,7 @@ fn flags_of(client: &Client) -> String {
 pub fn client_line(
     client: &Client,
     (now, seconds): (Instant, u32),
-    version: &str,
+    nodes: &Identity,
     (query, arguments): (usize, usize),
     out: &mut String,
 ) {
@@ -167,21 +177,29 @@ pub fn client_line(
     let multi = match queued {
         Some(queued) if client.flags.has(ClientFlags::MULTI) => queued.ranges.len() as i64,
         _ if client.flags.has(ClientFlags::MULTI) => 0,
+        // Valkey has no transaction until the first one, and an empty one ever after.
+        _ if client.flags.has(ClientFlags::TRANSACTED) && nodes.is_valkey((8, 1)) => 0,
         _ => -1,
     };
     let multi_mem = queued.map_or(0, |queued| queued.requests.len());
     let watch = match standing.map_or(0, |standing| standing.watched.len()) {
-        _ if !super::at_least(version, (7, 4)) => String::new(),
+        _ if !nodes.has((7, 4), (8, 0)) => String::new(),
         watched => format!(" watch={watched}"),
     };
+    let capa = match client.flags.has(ClientFlags::CAPA_REDIRECT) {
+        _ if !nodes.is_valkey((8, 1)) => "",
+        true => " capa=r",
+        false => " capa=",
+    };
     let listens = |kind| client.standing.as_deref().map_or(0, |standing| standing.subscriptions.len(kind));
-    let input = input + query;
+    // Valkey has read the request that it answers out of its buffer.
+    let input = input + if nodes.is_valkey((8, 1)) { 0 } else { query };
     let resp = if client.flags.has(ClientFlags::RESP3) { 3 } else { 2 };
     let total = held + untold + input + arguments + multi_mem + size_of::<Client>();
     // Writing to a string cannot fail.
     let _ = write!(
         out,
-        "id={} addr={} laddr={} fd={} name={} age={age} idle={idle} flags={} db=0 sub={} psub={} ssub={} \
+        "id={} addr={} laddr={} fd={} name={} age={age} idle={idle} flags={}{capa} db=0 sub={} psub={} ssub={} \
          multi={multi}{watch} qbuf={input} qbuf-free=0 argv-mem={arguments} multi-mem={multi_mem} rbs=0 rbp=0 obl={untold} \
          oll=0 omem={held} tot-mem={total} events=r cmd={} user=default redir={} resp={resp}",
         client.id,
@@ -196,8 +214,15 @@ pub fn client_line(
         client.last_command,
         client.redirection(),
     );
-    if super::at_least(version, (7, 2)) {
+    if nodes.has((7, 2), (7, 2)) {
         let _ = write!(out, " lib-name={} lib-ver={}", about.lib_name, about.lib_version);
+    }
+    if !nodes.is_valkey((0, 0)) && nodes.has((8, 0), (8, 0)) {
+        out.push_str(" io-thread=0");
+    }
+    // No client's bytes and commands are counted.
+    if nodes.has((8, 2), (8, 0)) {
+        out.push_str(" tot-net-in=0 tot-net-out=0 tot-cmds=0");
     }
     out.push('\n');
 }

@@ -1,6 +1,7 @@
 //! PING, ECHO, SELECT and the commands of databases and clusters that one server without either has.
 
 use portico_resp::{Protocol, encode};
+use portico_slots::slot;
 
 use super::Context;
 use crate::command::Args;
@@ -82,6 +83,9 @@ pub fn cluster_disabled(context: &mut Context<'_>, args: &RequestArgs<'_>) {
     // Valkey takes these also without cluster mode.
     if context.identity.is_valkey((8, 0)) && (args.is(0, "readonly") || args.is(0, "readwrite")) {
         return encode::simple(context.out, "OK");
+    }
+    if context.identity.is_valkey((9, 1)) && args.is(0, "cluster") && args.is(1, "keyslot") {
+        return encode::integer(context.out, slot(args.word(2)).into());
     }
     encode::error(context.out, "ERR This instance has cluster support disabled");
 }

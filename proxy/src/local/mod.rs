@@ -21,8 +21,8 @@ use crate::topology::Identity;
 pub use acl::{is_own_user, locks_out, without_hashes};
 pub use auth::{auth, hello, reset};
 pub use client::{
-    client_address, client_line, info as client_info, name as client_name, set_flag, set_info, set_name,
-    unblock,
+    capa, client_address, client_line, info as client_info, name as client_name, set_flag, set_info,
+    set_name, unblock,
 };
 pub use client_filter::{ClientFilter, kill_filter, list_filter};
 pub use config::{

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use portico_resp::{Items, Protocol, array_items, encode, integer_reply, is_error};
+use portico_resp::{Items, Protocol, array_items, bulk_reply, encode, integer_reply, is_error};
 
 use super::scripts::{merge_function_stats, merge_kill};
 use super::server;
@@ -27,6 +27,8 @@ pub enum Merge {
         /// A slot is being moved, so that two nodes may name one key.
         distinct: bool,
     },
+    /// TS.MGET and the like: all elements, or pairs of a map, in the order of their names.
+    Sorted,
     /// Everybody says the same: the first reply.
     Same,
     /// SCRIPT EXISTS: 1 where everybody says 1.
@@ -157,6 +159,7 @@ pub fn merge(kind: Merge, name: &str, parts: &Parts, protocol: Protocol, out: &m
             out.extend_from_slice(parts.iter().next().unwrap_or(b"+OK\r\n"));
         }
         Merge::Concat { distinct } => concat(parts, distinct, out),
+        Merge::Sorted => sorted(parts, out),
         Merge::All => all(parts, out),
     }
 }
@@ -241,6 +244,21 @@ fn concat(parts: &Parts, distinct: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// An element's name is its first text: it is that itself, or an array that begins with it.
+fn sorted(parts: &Parts, out: &mut Vec<u8>) {
+    let kind = parts.iter().find_map(|reply| reply.first()).copied().unwrap_or(b'*');
+    let together = if kind == b'%' { 2 } else { 1 };
+    let name = |item: &[u8]| {
+        let first = Items::new(item).and_then(|mut items| items.next().map(<[u8]>::to_vec));
+        first.as_deref().or(Some(item)).and_then(bulk_reply).map(<[u8]>::to_vec)
+    };
+    let items: Vec<&[u8]> = parts.iter().filter_map(Items::new).flatten().collect();
+    let mut elements: Vec<_> = items.chunks(together).map(|element| (name(element[0]), element)).collect();
+    elements.sort();
+    out.extend_from_slice(format!("{}{}\r\n", char::from(kind), elements.len()).as_bytes());
+    elements.iter().flat_map(|(_, element)| *element).for_each(|item| out.extend_from_slice(item));
+}
+
 fn all(parts: &Parts, out: &mut Vec<u8>) {
     let mut least: Vec<i64> = Vec::new();
     for reply in parts.iter() {
@@ -294,6 +312,17 @@ mod tests {
         );
         let replies: &[(&str, &[u32])] = &[("-OOM no memory\r\n", &[0]), ("-OOM no memory\r\n", &[1])];
         assert_eq!(merged(Merge::KeyOk, replies), "-OOM no memory\r\n");
+    }
+
+    #[test]
+    fn time_series_are_told_by_their_names() {
+        let names: &[(&str, &[u32])] = &[("~1\r\n$1\r\nb\r\n", &[]), ("~2\r\n$1\r\na\r\n$1\r\nc\r\n", &[])];
+        assert_eq!(merged(Merge::Sorted, names), "~3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n");
+        let arrays: &[(&str, &[u32])] =
+            &[("*1\r\n*2\r\n$1\r\nb\r\n:1\r\n", &[]), ("*1\r\n*2\r\n$1\r\na\r\n:2\r\n", &[])];
+        assert_eq!(merged(Merge::Sorted, arrays), "*2\r\n*2\r\n$1\r\na\r\n:2\r\n*2\r\n$1\r\nb\r\n:1\r\n");
+        let maps: &[(&str, &[u32])] = &[("%1\r\n$1\r\nb\r\n:1\r\n", &[]), ("%1\r\n$1\r\na\r\n:2\r\n", &[])];
+        assert_eq!(merged(Merge::Sorted, maps), "%2\r\n$1\r\na\r\n:2\r\n$1\r\nb\r\n:1\r\n");
     }
 
     #[test]

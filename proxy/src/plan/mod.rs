@@ -19,5 +19,5 @@ pub use objection::{Given, Home, Objection, home, objection};
 pub use request::RequestArgs;
 pub use scripts::{ScriptCall, merge_exists, script_call};
 pub use settings::{Asked, SettingsChange, Source, tell_settings};
-pub use split::{Split, split};
+pub use split::{Layout, Split, split};
 pub use transaction::{Outcome, Plan, Step, count_keyed, plan_transaction, transaction_outcome, with_queued};

@@ -31,6 +31,10 @@ pub(super) fn texts(parts: &Parts, protocol: Protocol, out: &mut Vec<u8>) {
     let texts: Vec<&[u8]> = parts.iter().filter_map(bulk_reply).filter(|text| seen.insert(*text)).collect();
     match (parts.iter().find(|reply| is_error(reply)), texts.as_slice()) {
         (Some(error), []) => out.extend_from_slice(error),
+        // Some servers tell as plain bulk what others tell as text, and in RESP2 all do.
+        (_, texts) if parts.iter().any(|reply| reply.starts_with(b"$")) => {
+            encode::bulk(out, &texts.join(&b"\n\n"[..]));
+        }
         (_, texts) => encode::verbatim_txt(out, &texts.join(&b"\n\n"[..]), protocol),
     }
 }

@@ -3,6 +3,40 @@
 use portico_resp::{Arg, encode};
 use portico_slots::{Slot, slot};
 
+/// How a request's arguments belong to its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// So many belong to each key, which is the first of them.
+    pub step: usize,
+    /// So many at the end belong to all keys.
+    pub tail: usize,
+}
+
+impl Layout {
+    /// Each key has `step` arguments, itself included, and nothing follows.
+    #[must_use]
+    pub const fn step(step: usize) -> Self {
+        Self { step, tail: 0 }
+    }
+
+    /// The arguments that belong to single keys, and those of all.
+    fn divide(self, args: &[Arg]) -> (&[Arg], &[Arg]) {
+        args[1..].split_at((args.len() - 1).saturating_sub(self.tail))
+    }
+
+    /// The keys of a request.
+    pub fn keys(self, args: &[Arg]) -> impl Iterator<Item = &Arg> {
+        self.divide(args).0.iter().step_by(self.step)
+    }
+
+    /// Whether there is a key, and none lacks any of its arguments.
+    #[must_use]
+    pub fn fits(self, args: &[Arg]) -> bool {
+        let keyed = self.divide(args).0;
+        !keyed.is_empty() && keyed.len().is_multiple_of(self.step)
+    }
+}
+
 /// A request's keys, grouped by slot; reused from request to request.
 ///
 /// Invariant: `keys` holds the index of each key (0 is the first key) sorted by slot, and within a slot in the
@@ -36,9 +70,10 @@ impl Split {
         self.keys.iter().map(|&(_, index)| index)
     }
 
-    /// Appends the request for one part: the command's name, then each key with the `step - 1` arguments after it.
-    pub fn encode(request: &[u8], args: &[Arg], step: usize, keys: &[(Slot, u32)], out: &mut Vec<u8>) {
-        encode::array_header(out, 1 + keys.len() * step);
+    /// Appends the request for one part: the command's name, then each key with its arguments, then those of all.
+    pub fn encode(request: &[u8], args: &[Arg], layout: Layout, keys: &[(Slot, u32)], out: &mut Vec<u8>) {
+        let Layout { step, tail } = layout;
+        encode::array_header(out, 1 + keys.len() * step + tail);
         out.extend_from_slice(args[0].framed(request));
         for &(_, index) in keys {
             let at = 1 + index as usize * step;
@@ -46,13 +81,16 @@ impl Split {
                 out.extend_from_slice(arg.framed(request));
             }
         }
+        for arg in &args[args.len() - tail..] {
+            out.extend_from_slice(arg.framed(request));
+        }
     }
 }
 
-/// Groups the keys of a request whose arguments are `step` each, the first of which is the key.
-pub fn split(request: &[u8], args: &[Arg], step: usize, into: &mut Split) {
+/// Groups the keys of a request.
+pub fn split(request: &[u8], args: &[Arg], layout: Layout, into: &mut Split) {
     into.keys.clear();
-    let keys = args[1..].chunks_exact(step).enumerate();
+    let keys = layout.divide(args).0.chunks_exact(layout.step).enumerate();
     into.keys.extend(keys.map(|(index, group)| (slot(group[0].of(request)), index as u32)));
     // Most splits are short or in one slot already; the sort sees that.
     into.keys.sort_unstable();
@@ -65,29 +103,42 @@ mod tests {
 
     #[test]
     fn parts_keep_every_key_once_and_in_order() {
-        let words: [&[u8]; 9] = [b"MSET", b"a", b"1", b"b", b"2", b"a", b"3", b"{a}x", b"4"];
+        let (parts, order) = parts(&["MSET", "a", "1", "b", "2", "a", "3", "{a}x", "4"], Layout::step(2));
+        // b is in slot 3300, a in slot 15495.
+        assert_eq!(parts[0], request(&["MSET", "b", "2"]));
+        assert_eq!(parts[1], request(&["MSET", "a", "1", "a", "3", "{a}x", "4"]));
+        assert_eq!(order, [1, 0, 2, 3]);
+    }
+
+    #[test]
+    fn what_belongs_to_all_keys_is_in_each_part() {
+        let (parts, order) = parts(&["JSON.MGET", "a", "b", "{a}x", "$"], Layout { step: 1, tail: 1 });
+        assert_eq!(parts[0], request(&["JSON.MGET", "b", "$"]));
+        assert_eq!(parts[1], request(&["JSON.MGET", "a", "{a}x", "$"]));
+        assert_eq!(order, [1, 0, 2]);
+    }
+
+    fn request(words: &[&str]) -> Vec<u8> {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let mut request = Vec::new();
         encode::command(&mut request, &words);
+        request
+    }
+
+    fn parts(words: &[&str], layout: Layout) -> (Vec<Vec<u8>>, Vec<u32>) {
+        let request = request(words);
         let mut scanner = RequestScanner::new();
         let scan = scanner.scan(&request, &Limits::default());
         assert!(matches!(scan, Ok(Scan::Complete { .. })));
+        assert!(layout.fits(scanner.args()));
         let mut groups = Split::default();
-        split(&request, scanner.args(), 2, &mut groups);
+        split(&request, scanner.args(), layout, &mut groups);
         assert_eq!(groups.single(), None);
-        let mut parts: Vec<Vec<u8>> = Vec::new();
-        for (_, keys) in groups.parts() {
+        let part = |keys: &[(Slot, u32)]| {
             let mut part = Vec::new();
-            Split::encode(&request, scanner.args(), 2, keys, &mut part);
-            parts.push(part);
-        }
-        let expected = |words: &[&[u8]]| {
-            let mut out = Vec::new();
-            encode::command(&mut out, words);
-            out
+            Split::encode(&request, scanner.args(), layout, keys, &mut part);
+            part
         };
-        // b is in slot 3300, a in slot 15495.
-        assert_eq!(parts[0], expected(&[b"MSET", b"b", b"2"]));
-        assert_eq!(parts[1], expected(&[b"MSET", b"a", b"1", b"a", b"3", b"{a}x", b"4"]));
-        assert_eq!(groups.order().collect::<Vec<_>>(), [1, 0, 2, 3]);
+        (groups.parts().map(|(_, keys)| part(keys)).collect(), groups.order().collect())
     }
 }

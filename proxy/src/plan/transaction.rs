@@ -124,6 +124,15 @@ pub fn plan_transaction(table: &Table, requests: &[u8], ranges: &[Range<usize>])
     Plan::Steps { steps, slots }
 }
 
+/// Whether the last key of a request has not all of its arguments: it has an error for an answer.
+fn lacks_arguments(command: &Command, args: &RequestArgs<'_>) -> bool {
+    match command.handling {
+        Handling::Fan(Fan::Mset) => args.count().is_multiple_of(2),
+        Handling::Fan(Fan::MsetPath | Fan::Madd) => args.count() % 3 != 1,
+        _ => false,
+    }
+}
+
 /// Groups become steps; what can run anywhere joins the last of them, since it may tell of what the others did.
 fn end_groups(groups: &mut Vec<(Slot, bool, Vec<usize>)>, anywhere: &mut Vec<usize>, steps: &mut Vec<Step>) {
     groups.sort_by_key(|(_, signals, _)| *signals);
@@ -150,7 +159,7 @@ fn place(
         Handling::Local(what) => matches!(what, Local::Ping | Local::Echo | Local::Time),
         _ => false,
     };
-    if !native || matches!(command.handling, Handling::Fan(Fan::Mset)) && args.count().is_multiple_of(2) {
+    if !native || lacks_arguments(command, args) {
         return Place::Alone;
     }
     let mut positions = Vec::new();

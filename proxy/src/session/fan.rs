@@ -7,7 +7,7 @@ use portico_slots::{NodeId, Slot};
 
 use crate::backend::RequestFlags;
 use crate::plan::scan_cursor::ScanCursor;
-use crate::plan::{Asked, Merge, Parts, SettingsChange, Split};
+use crate::plan::{Asked, Layout, Merge, Parts, SettingsChange, Split};
 use crate::pubsub::Kind;
 
 /// What is asked about subscriptions.
@@ -91,8 +91,8 @@ pub struct Unsent {
     pub args: Vec<Arg>,
     /// Its keys, by slot.
     pub groups: Split,
-    /// Arguments of each key.
-    pub step: usize,
+    /// Where its keys are.
+    pub layout: Layout,
     /// What goes before each part.
     pub prefix: &'static [u8],
     /// The next part.
@@ -113,7 +113,7 @@ impl Iterator for Unsent {
     fn next(&mut self) -> Option<Self::Item> {
         let (slot, keys) = self.groups.part_at(self.at)?;
         let mut request = self.prefix.to_vec();
-        Split::encode(&self.request, &self.args, self.step, keys, &mut request);
+        Split::encode(&self.request, &self.args, self.layout, keys, &mut request);
         let part = self.part;
         self.part += 1;
         self.at += keys.len();

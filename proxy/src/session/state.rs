@@ -66,6 +66,11 @@ impl ClientFlags {
     /// What it is told without having asked waits until a reply is through.
     pub const HOLDS: Self = Self(1 << 24);
 
+    /// CLIENT CAPA redirect.
+    pub const CAPA_REDIRECT: Self = Self(1 << 25);
+    /// Has used MULTI or WATCH.
+    pub const TRANSACTED: Self = Self(1 << 26);
+
     /// Waits until the nodes have confirmed what it subscribes to; until then it may subscribe to more, no less.
     pub const SUBSCRIBING: Self = Self(1 << 30);
 

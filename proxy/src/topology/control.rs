@@ -11,7 +11,7 @@ use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::version::{Identity, is_served, not_served};
+use super::version::{Identity, Module, is_served, not_served};
 use crate::backend::Credentials;
 use crate::pubsub::OwnAddresses;
 
@@ -27,17 +27,24 @@ pub(super) struct About {
     pub(super) version: Option<String>,
     /// `server_name` and that server's version, where it has another than Redis.
     pub(super) identity: Option<Identity>,
+    /// What it has loaded; nothing if that is not to be told.
+    pub(super) modules: Box<[Module]>,
     /// Its `timeout` for idle clients; none if zero or not to be told.
     pub(super) timeout: Option<Duration>,
 }
 
 impl About {
-    /// What has the same commands, modules apart.
+    /// What it is called by what it has: who is called the same has the same commands.
     pub(super) fn learned_as(&self) -> Option<String> {
-        match &self.identity {
-            Some(identity) => Some(format!("{} {}", identity.name, identity.version)),
-            None => self.version.clone(),
-        }
+        let mut name = match &self.identity {
+            Some(identity) => format!("{} {}", identity.name, identity.version),
+            None => self.version.clone()?,
+        };
+        let mut modules: Vec<_> =
+            self.modules.iter().map(|module| format!(" {} {}", module.name, module.version)).collect();
+        modules.sort_unstable();
+        name.extend(modules);
+        Some(name)
     }
 }
 
@@ -88,10 +95,13 @@ impl Control {
         let name = field("server_name").filter(|name| name != "redis");
         control.about.identity = name.and_then(|name| {
             let version = field(&format!("{name}_version"))?;
-            Some(Identity { name: name.into(), version: version.into() })
+            Some(Identity { name: name.into(), version: version.into(), modules: Box::default() })
         });
         if let Some(version) = control.about.version.as_deref().filter(|version| !is_served(version)) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, not_served(version)));
+        }
+        if let BytesFrame::Array(entries) = control.call(&["MODULE", "LIST"]).await? {
+            control.about.modules = entries.iter().filter_map(Module::read).collect();
         }
         if let BytesFrame::Array(pair) = control.call(&["CONFIG", "GET", "timeout"]).await?
             && let Some(seconds) = pair.get(1).and_then(|value| value.as_str()?.parse::<u64>().ok())

@@ -10,4 +10,4 @@ mod version;
 pub use refresher::{RefreshRequests, Refresher};
 pub use snapshot::{Cluster, SharedCluster};
 pub use trouble::Trouble;
-pub use version::{Identity, is_served, not_served};
+pub use version::{Identity, Module, Origin, is_served, not_served};

@@ -311,7 +311,12 @@ impl Refresher {
         let version = version.map_or_else(|| Arc::clone(&current.version), Arc::from);
         let own = abouts().filter_map(|about| about.identity.clone());
         let identity = own.min_by(|one, other| one.version.cmp(&other.version));
-        let identity = Arc::new(identity.unwrap_or_else(|| Identity::redis(&version)));
+        let identity = identity.unwrap_or_else(|| Identity::redis(&version));
+        // The first of the masters', always: nodes list them in orders of their own.
+        let mut masters = topology.masters().iter().map(|&master| &topology.node(master).address);
+        let modules = masters.find_map(|address| Some(self.controls.get(address)?.about.modules.clone()));
+        let modules = modules.unwrap_or_else(|| current.identity.modules.clone());
+        let identity = Arc::new(Identity { modules, ..identity });
         let timeout = abouts().filter_map(|about: &About| about.timeout).min();
         let ping_interval =
             timeout.map_or(Duration::from_secs(10), |timeout| (timeout / 2).min(Duration::from_secs(10)));

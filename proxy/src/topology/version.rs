@@ -1,5 +1,7 @@
 //! Which servers are served, by their version.
 
+use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
+
 /// The oldest, major and minor: earlier ones have neither the RESP3 nor the key positions that are relied on.
 const OLDEST: (u32, u32) = (6, 2);
 
@@ -10,13 +12,67 @@ pub struct Identity {
     pub name: Box<str>,
     /// Of its own counting: Valkey 8.1 says that it is like Redis 7.2.4.
     pub version: Box<str>,
+    /// What it has loaded, in its own order.
+    pub modules: Box<[Module]>,
+}
+
+/// A module as HELLO describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its version.
+    pub version: i64,
+    /// From Redis 7.0 on.
+    pub origin: Option<Origin>,
+}
+
+/// Where a module comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file.
+    pub path: Box<str>,
+    /// What it was given when it was loaded.
+    pub args: Box<[Box<str>]>,
+}
+
+impl Module {
+    /// Reads an entry of MODULE LIST.
+    pub(super) fn read(entry: &BytesFrame) -> Option<Self> {
+        let BytesFrame::Array(fields) = entry else { return None };
+        let field = |name: &str| {
+            let mut pairs = fields.chunks_exact(2);
+            pairs.find(|pair| pair[0].as_str() == Some(name)).map(|pair| &pair[1])
+        };
+        let text = |frame: &BytesFrame| frame.as_str().map(Box::from);
+        let BytesFrame::Integer(version) = field("ver")? else { return None };
+        let args = match field("args") {
+            Some(BytesFrame::Array(args)) => args.iter().filter_map(text).collect(),
+            _ => Box::default(),
+        };
+        let origin = field("path").and_then(text).map(|path| Origin { path, args });
+        Some(Self { name: text(field("name")?)?, version: *version, origin })
+    }
 }
 
 impl Identity {
     /// Redis of this version.
     #[must_use]
     pub fn redis(version: &str) -> Self {
-        Self { name: "redis".into(), version: version.into() }
+        Self { name: "redis".into(), version: version.into(), modules: Box::default() }
+    }
+
+    /// Whether it is Redis of the first version, major and minor, or later, or Valkey of the second.
+    #[must_use]
+    pub fn has(&self, redis: (u32, u32), valkey: (u32, u32)) -> bool {
+        let since = if &*self.name == "valkey" { valkey } else { redis };
+        numbers(&self.version).is_none_or(|version| version >= since)
+    }
+
+    /// Whether its version, major and minor, is this.
+    #[must_use]
+    pub fn is_of(&self, version: (u32, u32)) -> bool {
+        numbers(&self.version) == Some(version)
     }
 
     /// Whether it is Valkey of this version, major and minor, or later.

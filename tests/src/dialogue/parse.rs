@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{Compare, words};
+use crate::{Compare, UnderTest, words};
 
 /// A file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Dialogue {
     pub title: String,
     /// What its connections speak.
     pub protocols: Protocols,
+    /// The servers that it is for, as [`UnderTest::is_any_of`](crate::UnderTest::is_any_of) reads them; empty: all.
+    pub servers: String,
     /// Settings that the servers have meanwhile.
     pub config: Vec<(String, String)>,
     /// What happens.
@@ -125,13 +127,20 @@ impl Action {
 }
 
 impl Script {
-    /// A file in `tests/dialogues`.
+    /// What in a file in `tests/dialogues` is for the server that the tests run with.
     ///
     /// # Errors
     /// There is no such file, or as [`Script::parse`].
     pub fn load(name: &str) -> Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogues").join(name).with_extension("txt");
-        Script::parse(name, &std::fs::read_to_string(&path).with_context(|| path.display().to_string())?)
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let mut script = Script::parse(name, &text)?;
+        for dialogue in std::mem::take(&mut script.dialogues) {
+            if dialogue.servers.is_empty() || UnderTest::get().is_any_of(&dialogue.servers)? {
+                script.dialogues.push(dialogue);
+            }
+        }
+        Ok(script)
     }
 
     /// All files in `tests/dialogues`.
@@ -172,6 +181,7 @@ impl Script {
             self.dialogues.push(Dialogue {
                 title: title.to_owned(),
                 protocols: Protocols::All(vec![2, 3]),
+                servers: String::new(),
                 config: Vec::new(),
                 lines: Vec::new(),
             });
@@ -205,6 +215,7 @@ impl Dialogue {
                 });
                 self.protocols = Protocols::Each(each.collect::<Result<_>>()?);
             }
+            ["server", ref servers @ ..] if !servers.is_empty() => self.servers = servers.join(" "),
             ["config", setting, value] => {
                 // What the servers' own command line could not say.
                 let value = if value == "\"\"" { "" } else { value };

@@ -1,5 +1,6 @@
 //! What an operator does to a cluster: moves slots, calls failovers, waits.
 
+use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,30 @@ pub fn open_slot(source: &Server, target: &Server, slot: u16) -> Result<String> 
     target.ask(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source_id])?;
     source.ask(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target_id])?;
     Ok(target_id)
+}
+
+/// Hands slots over from one master to another, all at once, as Valkey does since 9.0. Returns how long that took.
+///
+/// # Errors
+/// A node refuses, or does not come to an end within 20 seconds.
+pub fn hand_over(cluster: &Cluster, slots: &RangeInclusive<u16>, from: usize, to: usize) -> Result<Duration> {
+    let (source, target) = (&cluster.nodes()[from], &cluster.nodes()[to]);
+    let (first, last) = (slots.start().to_string(), slots.end().to_string());
+    let began = Instant::now();
+    let target_id = target.ask(&["CLUSTER", "MYID"])?;
+    source.ask(&["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", &first, &last, "NODE", &target_id])?;
+    wait_until(Duration::from_secs(20), "the slots are handed over", || {
+        // The latest comes first.
+        let BytesFrame::Array(all) = source.call(&["CLUSTER", "GETSLOTMIGRATIONS"])? else {
+            bail!("GETSLOTMIGRATIONS is no array")
+        };
+        let Some(BytesFrame::Array(latest)) = all.first() else { bail!("nothing is handed over") };
+        let fields: Vec<String> = latest.iter().filter_map(text).collect();
+        let state = fields.iter().position(|field| field == "state").and_then(|at| fields.get(at + 1));
+        ensure!(state.is_some_and(|state| state != "failed"), "{fields:?}");
+        Ok(state.is_some_and(|state| state == "success"))
+    })?;
+    Ok(began.elapsed())
 }
 
 fn current_epoch(node: &Server) -> Result<Option<String>> {

@@ -2,6 +2,7 @@
 
 mod blocking;
 mod failover;
+mod handover;
 mod hands;
 mod kill;
 mod pause;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use portico::command::{Handling, Resolved, Row, SOURCE, Table};
+use portico::local::{InfoRule, info_rule};
 use portico::sandbox::{Cluster, ClusterOptions, Server, ServerOptions};
 use portico_tests::dialogue::Script;
-use portico_tests::{Case, Client, Portico, Random, shape, show};
+use portico_tests::{Case, Client, Compare, Portico, Random, UnderTest, shape, show};
 
 const LISTS: [&str; 14] = [
     "string",
@@ -49,6 +50,8 @@ impl Pair {
         let redis = Server::start(ServerOptions { args, ..ServerOptions::default() })?;
         let cluster = Cluster::start(ClusterOptions::default())?;
         let portico = Portico::start(&cluster, &[])?;
+        // It waits for the map: from then on Portico knows what the nodes are.
+        portico.client()?.line("GET none")?;
         Ok(Pair { redis, cluster, portico })
     }
 
@@ -191,40 +194,9 @@ const WITHOUT_CASE: [(&str, &str); 8] = [
 ];
 
 /// Commands that have no wrong type: they take any, or no key at all.
-const TAKES_ANY: &[&str] = &[
-    "set",
-    "setex",
-    "psetex",
-    "setnx",
-    "mset",
-    "msetnx",
-    "mget",
-    "del",
-    "unlink",
-    "exists",
-    "touch",
-    "type",
-    "dump",
-    "restore",
-    "rename",
-    "renamenx",
-    "copy",
-    "move",
-    "sort",
-    "persist",
-    "expire",
-    "pexpire",
-    "expireat",
-    "pexpireat",
-    "ttl",
-    "pttl",
-    "expiretime",
-    "pexpiretime",
-    "spublish",
-    "evalsha",
-    "evalsha_ro",
-    "fcall_ro",
-];
+const TAKES_ANY: &str = "set setex psetex setnx mset msetnx mget del unlink exists touch type dump restore rename renamenx \
+    copy move sort persist expire pexpire expireat pexpireat ttl pttl expiretime pexpiretime spublish \
+    evalsha evalsha_ro fcall_ro";
 
 #[test]
 fn every_command_of_the_table_has_cases() -> Result<()> {
@@ -271,7 +243,9 @@ fn every_command_of_the_table_has_cases() -> Result<()> {
             if !went_well.contains(name) {
                 missing.push(format!("{name}: no ordinary case"));
             }
-            let any = TAKES_ANY.contains(&name) || name.starts_with("object|") || name == "memory|usage";
+            let any = TAKES_ANY.split(' ').any(|other| other == name)
+                || name.starts_with("object|")
+                || name == "memory|usage";
             if !any && !wrong_type.contains(name) {
                 missing.push(format!("{name}: no case of a wrong type"));
             }
@@ -307,7 +281,10 @@ fn wrong_numbers_of_arguments_are_refused_in_redis_words() -> Result<()> {
             words.resize(count, "1");
             let (wanted, got) = (redis.call(&words)?, portico.call(&words)?);
             ensure!(wanted.starts_with(b"-"), "{words:?} is no error: {}", show(&wanted));
-            if wanted != got {
+            // Newer servers take more arguments of some that Portico refuses.
+            let taken =
+                matches!(command.handling, Handling::Refuse(_)) && !show(&wanted).contains("wrong number");
+            if wanted != got && !taken {
                 differences.push(format!("{words:?}\n   redis: {}\n portico: {}", show(&wanted), show(&got)));
             }
         }
@@ -322,8 +299,8 @@ fn hello_describes_a_standalone_server() -> Result<()> {
     let (mut redis, mut portico) = pair.clients(2)?;
     for line in ["HELLO", "HELLO 3", "HELLO", "HELLO 2", "HELLO 3 SETNAME me", "HELLO 2 SETNAME you"] {
         let without_id = |client: &mut Client| -> Result<String> {
-            let reply = client.text(line)?;
-            let (before, after) = reply.split_once(r"$2\r\nid\r\n:").context("an id")?;
+            let reply = String::from_utf8(Compare::Named.view(&client.line(line)?, &[]))?;
+            let (before, after) = reply.split_once("$id\r\n:").with_context(|| reply.clone())?;
             let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
             Ok(format!("{before}id{after}"))
         };
@@ -499,11 +476,13 @@ fn info_looks_like_a_standalones() -> Result<()> {
         Ok(String::from_utf8(body.with_context(|| show(&reply))?)?)
     };
     let all = body(&mut portico, "INFO")?;
-    ensure!(all.contains("redis_mode:standalone\r\n"), "{all}");
-    ensure!(all.contains("redis_version:7.0.15\r\n"), "{all}");
-    ensure!(all.contains("db0:keys=4,expires=0,"), "{all}");
-    ensure!(all.contains("cluster_enabled:0\r\n"), "{all}");
-    ensure!(all.contains("role:master\r\n"), "{all}");
+    let server = UnderTest::get();
+    let version = format!("{}_version:{}\r\n", server.name, server.version);
+    let mode = if server.name == "valkey" { "server_mode" } else { "redis_mode" };
+    let mode = format!("{mode}:standalone\r\n");
+    for line in [&*mode, &version, "db0:keys=4,expires=0,", "cluster_enabled:0\r\n", "role:master\r\n"] {
+        ensure!(all.contains(line), "no {line} in {all}");
+    }
     let sections = |info: &str| -> Vec<String> {
         info.lines().filter(|line| line.starts_with("# ")).map(str::to_owned).collect()
     };
@@ -521,7 +500,9 @@ fn info_looks_like_a_standalones() -> Result<()> {
         if section != "keyspace" {
             let wanted = fields(&body(&mut redis, &format!("INFO {section}"))?);
             let got = fields(&one);
-            let missing: Vec<_> = wanted.iter().filter(|field| !got.contains(field)).collect();
+            let title = format!("{}{}", section[..1].to_uppercase(), &section[1..]);
+            let told = |field: &&String| info_rule(&title, field) != Some(InfoRule::Absent);
+            let missing: Vec<_> = wanted.iter().filter(told).filter(|field| !got.contains(field)).collect();
             ensure!(missing.is_empty(), "INFO {section} lacks {missing:?}");
         }
     }

@@ -4,5 +4,6 @@ mod command_table;
 mod dialogues;
 mod differential;
 mod info_fields;
+mod modules;
 mod other_servers;
 mod server_names;

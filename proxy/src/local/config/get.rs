@@ -8,10 +8,11 @@ use crate::command::Args;
 use crate::config::{Config, SETTINGS};
 use crate::plan::{Asked, Parts, RequestArgs, Source, tell_settings};
 use crate::pubsub::matches;
+use crate::topology::Identity;
 
-/// The settings that a CONFIG GET asks for, each once, of a cluster of so many masters.
+/// The settings that a CONFIG GET asks for, each once, of a cluster of so many masters, of such `nodes`.
 #[must_use]
-pub fn asked_settings(args: &RequestArgs<'_>, config: &Config, masters: u64) -> Vec<Asked> {
+pub fn asked_settings(args: &RequestArgs<'_>, config: &Config, masters: u64, nodes: &Identity) -> Vec<Asked> {
     let mut asked: Vec<Asked> = Vec::new();
     let mut add = |name: &[u8], source: Source| {
         if !asked.iter().any(|other| other.name == name) {
@@ -29,7 +30,7 @@ pub fn asked_settings(args: &RequestArgs<'_>, config: &Config, masters: u64) -> 
                 }
             }
         } else if pattern.iter().any(|byte| b"[*?".contains(byte)) {
-            let listed = names().iter().filter(|row| row.is_listed());
+            let listed = names().iter().filter(|row| row.is_listed(nodes));
             for row in listed.filter(|row| matches(&pattern, row.name.as_bytes())) {
                 add(row.name.as_bytes(), source(row, config, masters));
             }
@@ -94,7 +95,12 @@ mod tests {
         encode::command(&mut request, &words);
         let mut scanner = RequestScanner::new();
         scanner.scan(&request, &Limits { authenticated: true, ..Limits::default() }).expect("a request");
-        asked_settings(&RequestArgs::new(&request, scanner.args()), &Config::default(), 3)
+        asked_settings(
+            &RequestArgs::new(&request, scanner.args()),
+            &Config::default(),
+            3,
+            &Identity::redis("7.0.0"),
+        )
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::pubsub::matches;
+use crate::topology::Identity;
 
 /// `names.tsv`: its head says what the columns are.
 const TEXT: &str = include_str!("names.tsv");
@@ -24,6 +25,27 @@ pub enum Decision {
     /// is empty.
     Secret(&'static str),
 }
+
+/// A server whose names are in the table.
+struct Server {
+    name: &'static str,
+    valkey: bool,
+    since: (u32, u32),
+}
+
+const fn server(name: &'static str, valkey: bool, since: (u32, u32)) -> Server {
+    Server { name, valkey, since }
+}
+
+/// Each family's from the oldest on.
+const SERVERS: [Server; 6] = [
+    server("6.2", false, (6, 2)),
+    server("7.0", false, (7, 0)),
+    server("7.4", false, (7, 4)),
+    server("8.2", false, (8, 2)),
+    server("valkey8.1", true, (8, 1)),
+    server("valkey9.1", true, (9, 1)),
+];
 
 /// One name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +83,23 @@ impl Name {
         self.servers == "all"
     }
 
-    /// Whether `CONFIG GET *` tells of it.
+    /// Whether `CONFIG GET *` tells of it at a server that the table calls so.
     #[must_use]
-    pub fn is_listed(&self) -> bool {
-        !matches!(self.servers, "hidden" | "module")
+    pub fn is_listed_by(&self, server: &str) -> bool {
+        self.is_everywhere() || self.servers.split(',').any(|other| other == server)
+    }
+
+    /// Whether `CONFIG GET *` of such nodes tells of it: as the servers of the table do that are nearest to them. Of
+    /// names that only one of two has, a node leaves out itself what it has not.
+    #[must_use]
+    pub fn is_listed(&self, nodes: &Identity) -> bool {
+        let family = SERVERS.iter().filter(|server| server.valkey == nodes.is_valkey((0, 0)));
+        let reached = |server: &&Server| nodes.has(server.since, server.since);
+        if let Some(same) = family.clone().find(|server| nodes.is_of(server.since)) {
+            return self.is_listed_by(same.name);
+        }
+        let (older, newer) = (family.clone().rfind(reached), family.clone().find(|server| !reached(server)));
+        older.into_iter().chain(newer).any(|server| self.is_listed_by(server.name))
     }
 }
 
@@ -115,6 +150,27 @@ mod tests {
             let fixed = matches!(row.decision, Decision::Is(_) | Decision::Secret(_));
             assert!(!fixed || row.refused.is_some(), "{}", row.name);
         }
+    }
+
+    #[test]
+    fn names_are_listed_as_by_the_servers_nearest_to_the_nodes() {
+        let listed =
+            |name: &str, nodes: &Identity| named(name.as_bytes()).is_some_and(|row| row.is_listed(nodes));
+        let redis = |version| Identity::redis(version);
+        let valkey = |version: &str| Identity { name: "valkey".into(), ..Identity::redis(version) };
+        for (version, old, new) in [("7.0.15", true, false), ("7.2.4", true, false), ("7.4.1", false, false)]
+        {
+            assert_eq!(listed("aof-disable-auto-gc", &redis(version)), old, "{version}");
+            assert_eq!(listed("replica-full-sync-buffer-limit", &redis(version)), new, "{version}");
+        }
+        assert!(
+            ["8.0.1", "8.2.3", "9.0.0"].iter().all(|v| listed("replica-full-sync-buffer-limit", &redis(v)))
+        );
+        assert!(
+            ["8.0.2", "8.1.8", "10.0.0"].iter().all(|v| listed("commandlog-request-larger-than", &valkey(v)))
+        );
+        assert!(!listed("commandlog-request-larger-than", &redis("8.2.3")));
+        assert!(listed("maxmemory", &redis("8.2.3")) && !listed("none", &redis("8.2.3")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Portico's own settings as CONFIG GET tells of them and CONFIG SET takes them: redis.conf's forms, Redis' errors.
 
 use crate::config::{Choice, Config, LogLevel, OutputLimits, find, memory_value};
+use crate::topology::Identity;
 
 /// What CONFIG GET tells: sizes in bytes, as Redis does. The password is not told.
 #[must_use]
@@ -16,11 +17,17 @@ pub(super) fn show(name: &str, config: &Config) -> String {
     }
 }
 
-/// Sets a value in `config`. `most_clients`: as many as there are descriptors for.
+/// Sets a value in `config`. `most_clients`: as many as there are descriptors for. `nodes`: whose words are used.
 ///
 /// # Errors
 /// Why it cannot be, in Redis' words where Redis has some.
-pub(super) fn set(name: &str, value: &[u8], config: &mut Config, most_clients: usize) -> Result<(), String> {
+pub(super) fn set(
+    name: &str,
+    value: &[u8],
+    config: &mut Config,
+    most_clients: usize,
+    nodes: &Identity,
+) -> Result<(), String> {
     let text = std::str::from_utf8(value).map_err(|_| "argument must be UTF-8".to_owned())?;
     match name {
         "maxclients" => {
@@ -42,9 +49,12 @@ pub(super) fn set(name: &str, value: &[u8], config: &mut Config, most_clients: u
             }
             Some(_) => {}
         },
-        "loglevel" if LogLevel::from_name(text).is_none() => {
-            let names: Vec<&str> = LogLevel::ALL.iter().map(|level| level.name()).collect();
-            return Err(format!("argument(s) must be one of the following: {}", names.join(", ")));
+        "loglevel" => {
+            let known = |level: &&LogLevel| **level != LogLevel::Nothing || nodes.has((7, 2), (7, 2));
+            let names: Vec<&str> = LogLevel::ALL.iter().filter(known).map(|level| level.name()).collect();
+            if !names.iter().any(|name| name.eq_ignore_ascii_case(text)) {
+                return Err(format!("argument(s) must be one of the following: {}", names.join(", ")));
+            }
         }
         "client-output-buffer-limit" => OutputLimits::check_as_redis(text)?,
         _ => {}
@@ -72,8 +82,9 @@ mod tests {
     #[test]
     fn values_are_refused_in_redis_words() {
         let mut config = Config::default();
-        let mut refused =
-            |name: &str, value: &str| set(name, value.as_bytes(), &mut config, 5_000).expect_err(name);
+        let mut refused = |name: &str, value: &str| {
+            set(name, value.as_bytes(), &mut config, 5_000, &Identity::redis("7.0.0")).expect_err(name)
+        };
         assert_eq!(refused("maxclients", "x"), "argument couldn't be parsed into an integer");
         assert_eq!(refused("maxclients", "0"), "argument must be between 1 and 4294967295 inclusive");
         assert!(refused("maxclients", "5001").ends_with("try with 5000"));
@@ -105,7 +116,7 @@ mod tests {
     fn what_is_set_is_what_is_told() {
         let mut config = Config::default();
         let mut is = |name: &str, value: &str, told: &str| {
-            set(name, value.as_bytes(), &mut config, 20_000).expect(name);
+            set(name, value.as_bytes(), &mut config, 20_000, &Identity::redis("7.2.0")).expect(name);
             assert_eq!(show(name, &config), told, "{name}");
         };
         is("maxclients", "12", "12");

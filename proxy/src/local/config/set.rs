@@ -5,6 +5,7 @@ use super::{PREFIX, own};
 use crate::command::{Args, errors};
 use crate::config::{Config, SETTINGS, memory_value};
 use crate::plan::RequestArgs;
+use crate::topology::Identity;
 
 /// A CONFIG SET that nothing speaks against so far; nodes look at what is theirs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Settings {
     pub whole: Option<(Vec<u8>, u64)>,
 }
 
-/// Reads a CONFIG SET. `most_clients`: as many as there are descriptors for.
+/// Reads a CONFIG SET. `most_clients`: as many as there are descriptors for. `nodes`: what they are.
 ///
 /// # Errors
 /// The reply, in the words and in the order of checks of Redis 7.0 (`configSetCommand`).
@@ -25,6 +26,7 @@ pub fn settings_to_set(
     args: &RequestArgs<'_>,
     config: &Config,
     most_clients: usize,
+    nodes: &Identity,
 ) -> Result<Settings, Vec<u8>> {
     if !args.count().is_multiple_of(2) {
         return Err(b"ERR syntax error".to_vec());
@@ -57,7 +59,8 @@ pub fn settings_to_set(
     for (name, value) in pairs() {
         let Some(row) = named(name) else { continue };
         if matches!(row.decision, Decision::Own | Decision::Both) {
-            own::set(row.name, value, &mut changed, most_clients).map_err(|reason| failed(name, &reason))?;
+            let set = own::set(row.name, value, &mut changed, most_clients, nodes);
+            set.map_err(|reason| failed(name, &reason))?;
             settings.own.push((row.name, String::from_utf8_lossy(value).into_owned()));
         }
         match row.decision {
@@ -110,7 +113,7 @@ mod tests {
         let mut scanner = RequestScanner::new();
         scanner.scan(&request, &Limits { authenticated: true, ..Limits::default() }).expect("a request");
         let args = RequestArgs::new(&request, scanner.args());
-        settings_to_set(&args, &Config::default(), 10_000)
+        settings_to_set(&args, &Config::default(), 10_000, &Identity::redis("7.0.0"))
             .map_err(|error| String::from_utf8_lossy(&error).into_owned())
     }
 

@@ -68,7 +68,12 @@ pub fn info(masters: &[Master<'_>], asked: &[String], around: Surroundings<'_>) 
         .collect();
     let totals = around.shared.totals();
     let mut out = String::new();
+    let is_absent = |section: &str, field: &str| rule(section, field) == Some(Rule::Absent);
     for (section, fields) in &sections {
+        // One that a server outside a cluster does not have.
+        if !fields.is_empty() && fields.iter().all(|(field, _)| is_absent(section, field)) {
+            continue;
+        }
         if !out.is_empty() {
             out.push_str("\r\n");
         }

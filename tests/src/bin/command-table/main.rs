@@ -2,8 +2,10 @@
 //!
 //! `cargo run -p portico-tests --bin command-table -- --redis-server PATH > table.tsv`: the columns `marks` and
 //! `handling` are kept from the table as it was when this was built. A command that it did not have gets `?`, which
-//! does not parse: somebody has to decide. With `--plain` it prints what the server says and nothing else. Rows of commands that came after the server are kept as they are.
+//! does not parse: somebody has to decide. Rows of commands that came after the server are kept as they are. With
+//! `--record FOLDER` it writes there what the server lists, as `tests/servers/` has it, and prints nothing.
 
+mod record;
 mod server;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,14 +17,14 @@ use server::Server;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let (plain, args) = match args.as_slice() {
-        [rest @ .., flag] if flag == "--plain" => (true, rest),
-        rest => (false, rest),
+    let (folder, args) = match args.as_slice() {
+        [rest @ .., flag, folder] if flag == "--record" => (Some(folder), rest),
+        rest => (None, rest),
     };
     let program = match args {
         [] => "redis-server",
         [flag, path] if flag == "--redis-server" => path,
-        _ => bail!("usage: command-table [--redis-server PATH] [--plain]"),
+        _ => bail!("usage: command-table [--redis-server PATH] [--record FOLDER]"),
     };
     let mut server = Server::start(program)?;
     let mut commands = Vec::new();
@@ -31,10 +33,8 @@ fn main() -> Result<()> {
         commands.push(command);
         commands.extend(subcommands);
     }
-    if plain {
-        commands.sort_by(|one, other| one.name.cmp(&other.name));
-        commands.iter().for_each(|command| println!("{}", command.columns("")));
-        return Ok(());
+    if let Some(folder) = folder {
+        return record::record(program, &mut commands, folder.as_ref());
     }
     let mut since = HashMap::new();
     versions(&server.call(&["COMMAND", "DOCS"])?, &mut since);
