@@ -156,7 +156,7 @@ mod tests {
         functions.change();
         functions.settle(doubts, None);
         assert!(functions.have_changed(), "so it is listed once more, at once");
-        functions.settle(functions.doubts().unwrap(), None);
+        functions.settle(functions.doubts().unwrap_or_default(), None);
         assert!(!functions.have_changed());
     }
 }
