@@ -53,6 +53,8 @@ impl RequestFlags {
     /// Portico's own CLIENT UNBLOCK. Its `seq` and `part` name the connection that it is about
     /// ([`InFlight::about`]).
     pub const UNBLOCK: Self = Self(1 << 17);
+    /// Portico's own PING to a node that runs a script of this client: is it busy?
+    pub const BUSY: Self = Self(1 << 18);
 
     /// Both sets of flags.
     #[must_use]

@@ -396,7 +396,7 @@ impl Engine {
                 return self.workers_too(entry, index, (seq, fan), Question::ResetStat);
             }
             FanKind::FunctionsChanged => {
-                self.shared.scripts.functions.doubt();
+                self.shared.scripts.functions.change();
                 merge(Merge::Same, fan.name, &fan.parts, fan.protocol, &mut made);
             }
             FanKind::Workers(told) => Self::tell_gathered(told, &fan, &mut made),

@@ -55,6 +55,11 @@ impl Engine {
             Local::ConfigResetStat => {
                 return self.config_everywhere(key, cluster, command, FanKind::ConfigResetStat, request);
             }
+            Local::Ping => {
+                if let Some(busy) = self.shared.scripts.busy.said() {
+                    return self.refuse(key, &busy);
+                }
+            }
             _ => {}
         }
         let Some(client) = self.clients.get_mut(key) else { return Flow::Close };

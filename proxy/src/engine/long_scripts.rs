@@ -7,12 +7,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use portico_resp::{ErrorCode, request_ranges};
+use portico_resp::{ErrorCode, Protocol, request_ranges};
 use portico_slots::{NodeIndex, Slot};
 
 use super::send::{Flow, Traits};
 use super::{Engine, Link, LinkState};
-use crate::backend::{ClientKey, LinkKey, RequestFlags};
+use crate::backend::{ClientKey, InFlight, Lane, LinkKey, RequestFlags};
 use crate::plan::{Event, RequestArgs, ScriptCall, script_call, with_queued};
 use crate::scripts::{ScriptName, Sha};
 use crate::session::{Client, ClientFlags, Stall};
@@ -33,6 +33,18 @@ struct Trial {
     /// When they were sent.
     began: Instant,
     changes: u64,
+    busy: Busy,
+}
+
+/// What is known of the node that runs a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Busy {
+    /// What the trial runs has keys: it is its shard's alone.
+    OfItsShard,
+    NotAsked,
+    Asked,
+    /// It was said, and noted for this client's id.
+    Noted(u64),
 }
 
 /// What a worker knows of how long scripts run.
@@ -66,7 +78,16 @@ impl Engine {
         };
         self.before_script(key, cluster, slot, words);
         let flow = self.send(key, slot, traits, request);
-        if alone { self.sent_alone(key, flow, || name.into_iter().collect()) } else { flow }
+        if !alone {
+            return flow;
+        }
+        let flow = self.sent_alone(key, flow, || name.into_iter().collect());
+        if words.integer(2) == Some(0)
+            && let Some(trial) = self.pace.trials.get_mut(&key)
+        {
+            trial.busy = Busy::NotAsked;
+        }
+        flow
     }
 
     /// Whether all scripts of a transaction are known to end soon.
@@ -120,7 +141,8 @@ impl Engine {
         let node = cluster.topology.owner(slot);
         let tried = self.pace.trials.values().filter(|trial| trial.node == node).count();
         let changes = self.shared.scripts.long.changes();
-        let trial = Trial { scripts: Vec::new(), node, began: self.now, changes };
+        let busy = Busy::OfItsShard;
+        let trial = Trial { scripts: Vec::new(), node, began: self.now, changes, busy };
         if tried >= MOST_TRIALS || !self.take_lane_for_script(key) {
             if !self.pace.waiting.contains(&key) {
                 self.pace.waiting.push_back(key);
@@ -170,7 +192,10 @@ impl Engine {
 
     /// A client's scripts did not run, or it is gone.
     pub(super) fn forget_trial(&mut self, key: ClientKey) {
-        if self.pace.trials.remove(&key).is_some() {
+        if let Some(trial) = self.pace.trials.remove(&key) {
+            if let Busy::Noted(client) = trial.busy {
+                self.shared.scripts.busy.forget(client);
+            }
             // What they wait for may be known by now.
             for waiting in std::mem::take(&mut self.pace.waiting) {
                 self.wake(waiting);
@@ -185,6 +210,50 @@ impl Engine {
             if !ran {
                 trial.scripts.clear();
             }
+        }
+    }
+
+    /// Whether scripts run of which it is not known how long.
+    pub(super) fn tries_scripts(&self) -> bool {
+        !self.pace.trials.is_empty()
+    }
+
+    /// Asks the nodes that run scripts without keys whether these keep them busy: once each, since a node reads the
+    /// question no sooner than it would answer so, or than the script has ended.
+    pub(super) fn ask_the_busy(&mut self) {
+        const A_WHILE: Duration = Duration::from_millis(50);
+        let now = self.now;
+        let due = |trial: &Trial| trial.busy == Busy::NotAsked && now >= trial.began + A_WHILE;
+        let due: Vec<(ClientKey, NodeIndex)> = self
+            .pace
+            .trials
+            .iter_mut()
+            .filter(|(_, trial)| due(trial))
+            .filter_map(|(key, trial)| {
+                trial.busy = Busy::Asked;
+                Some((*key, trial.node?))
+            })
+            .collect();
+        for (client, node) in due {
+            let Some(link) = self.route(Lane::shared(Protocol::Resp2), node) else { continue };
+            let flags = RequestFlags::READONLY.with(RequestFlags::BUSY);
+            self.tell_node_as(
+                link,
+                b"*1\r\n$4\r\nPING\r\n",
+                InFlight { client, flags, ..InFlight::nobodys() },
+            );
+        }
+    }
+
+    /// What the node says, if it was asked whether a client's script keeps it busy.
+    pub(super) fn busy_answered(&mut self, key: ClientKey, reply: &[u8]) {
+        let Some(text) = reply.strip_prefix(b"-").filter(|text| text.starts_with(b"BUSY ")) else { return };
+        if let Some(client) = self.clients.get(key)
+            && let Some(trial) = self.pace.trials.get_mut(&key)
+            && trial.busy == Busy::Asked
+        {
+            self.shared.scripts.busy.note(client.id, text.trim_ascii_end());
+            trial.busy = Busy::Noted(client.id);
         }
     }
 

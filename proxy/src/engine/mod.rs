@@ -488,6 +488,9 @@ impl Engine {
         if self.clients.get(key).is_some_and(|client| client.standing.is_some()) {
             self.stop_listening(key);
         }
+        if self.clients.get(key).is_some_and(Client::is_paused) {
+            self.waiting.go_on(1);
+        }
         if self.clients.get(key).is_some_and(Client::is_waiting) && self.cancel_block(key) {
             return;
         }

@@ -45,6 +45,7 @@ impl Engine {
 
     /// Whoever waits for the end of the pause is looked at again.
     fn wake_paused(&mut self) {
+        self.waiting.go_on(usize::MAX);
         // The last is looked at first.
         for key in std::mem::take(&mut self.paused).into_iter().rev() {
             if let Some(client) = self.clients.get_mut(key)
@@ -71,6 +72,7 @@ impl Engine {
             self.paused.retain(|&key| clients.get(key).is_some_and(Client::is_paused));
         }
         self.paused.push(key);
+        self.waiting.pause();
     }
 
     /// Whether a request has to wait for the end of the pause. Portico's own never do: they are part of something that

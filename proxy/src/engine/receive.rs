@@ -112,7 +112,8 @@ impl Engine {
             .with(RequestFlags::COUNTED)
             .with(RequestFlags::BLOCKING)
             .with(RequestFlags::UNBLOCK)
-            .with(RequestFlags::IMPATIENT);
+            .with(RequestFlags::IMPATIENT)
+            .with(RequestFlags::BUSY);
         if entry.flags.any(SPECIAL) {
             let (node, request) = (link.node, link.pipe.bytes(range).to_vec());
             return self.special_reply(key, &entry, node, reply, &request);
@@ -164,6 +165,9 @@ impl Engine {
         }
         if entry.flags.has(RequestFlags::IMPATIENT) {
             return self.question_answered(entry, reply);
+        }
+        if entry.flags.has(RequestFlags::BUSY) {
+            return; // it is not
         }
         if entry.flags.has(RequestFlags::UNBLOCK) {
             return self.unblock_done(entry.about(), true);
@@ -237,6 +241,12 @@ impl Engine {
         if entry.flags.has(RequestFlags::IMPATIENT) {
             let refusal = if let Event::Error(reply) = event { reply } else { b"" };
             return self.question_answered(&entry, refusal);
+        }
+        if entry.flags.has(RequestFlags::BUSY) {
+            if let Event::Error(reply) = event {
+                self.busy_answered(entry.client, reply);
+            }
+            return;
         }
         self.spoil_trial(entry.client, event);
         let Some(client) = self.clients.get_mut(entry.client) else { return };

@@ -85,7 +85,7 @@ impl Engine {
             return Duration::ZERO; // others had their turn
         }
         let until = if self.is_waiting() { self.next_tick } else { self.next_housekeeping };
-        let until = if self.watchful { until.min(self.next_check) } else { until };
+        let until = if self.watchful || self.tries_scripts() { until.min(self.next_check) } else { until };
         let until = if self.hub_anxious { until.min(self.next_review) } else { until };
         let until = self.flushing.first().map_or(until, |(at, _)| until.min(*at));
         let until = self.questions.next_deadline().map_or(until, |at| until.min(at));
@@ -193,6 +193,7 @@ impl Engine {
             self.refresh_wanted = true;
         }
         self.note_long_scripts();
+        self.ask_the_busy();
         self.keep_map_fresh();
         let waits = |link: &Link| !link.pipe.is_empty() && !link.patient;
         self.watchful =

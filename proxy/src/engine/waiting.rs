@@ -10,6 +10,8 @@ use crate::stats::Blocked;
 pub(super) struct Waiting {
     clients: HashMap<ClientKey, Waiter>,
     counts: Blocked,
+    /// Those that wait for the end of CLIENT PAUSE.
+    paused: usize,
     /// The counts as they were told last.
     told: Blocked,
 }
@@ -35,6 +37,19 @@ impl Waiting {
     pub(super) fn remove(&mut self, client: ClientKey) {
         let waiter = self.clients.remove(&client);
         self.discount(waiter);
+    }
+
+    /// A client waits for the end of CLIENT PAUSE.
+    pub(super) fn pause(&mut self) {
+        self.counts.all += 1;
+        self.paused += 1;
+    }
+
+    /// So many that waited for that do no longer.
+    pub(super) fn go_on(&mut self, clients: usize) {
+        let clients = clients.min(self.paused);
+        self.counts.all -= clients;
+        self.paused -= clients;
     }
 
     /// It has gone, but its wait is still to be ended at the node.
@@ -92,5 +107,11 @@ mod tests {
         waiting.remove(b);
         assert_eq!(waiting.changed(), Some(Blocked::default()));
         assert!(waiting.is_empty());
+        waiting.pause();
+        waiting.pause();
+        assert_eq!(waiting.changed(), Some(Blocked { all: 2, timed: 0 }));
+        waiting.go_on(1);
+        waiting.go_on(usize::MAX);
+        assert_eq!(waiting.changed(), Some(Blocked::default()));
     }
 }

@@ -4,7 +4,7 @@
 use portico_slots::{Slot, slot};
 
 use super::RequestArgs;
-use crate::command::{Args, Command, Handling, Local, Resolved, Rule, Table};
+use crate::command::{Args, Command, Flags, Handling, Local, Resolved, Rule, Table};
 use crate::scripts::{Call, Made, Piece, Reading};
 
 /// Why a script is not run.
@@ -12,6 +12,8 @@ use crate::scripts::{Call, Made, Piece, Reading};
 pub enum Objection {
     /// It asks about the cluster, in this line: a standalone has none.
     Cluster(u32),
+    /// It calls one of CLUSTER's commands, in this line, that no server lets a script call.
+    Forbidden(u32),
     /// It calls this command, which is about all keys, and would see those of one master.
     Whole(String),
     /// It calls this command, which Portico refuses with this advice.
@@ -117,6 +119,9 @@ fn object(call: &Call, name: &[u8], table: &Table, given: &Given<'_>, masters: u
     };
     let shown = || command.name.replace('|', " ").to_uppercase();
     match command.handling {
+        Handling::Local(Local::ClusterDisabled) if command.flags.has(Flags::NOSCRIPT) => {
+            Some(Objection::Forbidden(call.line))
+        }
         Handling::Local(Local::ClusterDisabled) => Some(Objection::Cluster(call.line)),
         Handling::Refuse(advice) => Some(Objection::Refused(shown(), advice)),
         // It says the same at every node.
@@ -140,7 +145,7 @@ fn object(call: &Call, name: &[u8], table: &Table, given: &Given<'_>, masters: u
 
 /// Whether a node itself refuses it in a script, or only some of its subcommands are meant.
 fn by_the_node(command: &Command) -> bool {
-    command.flags.has(crate::command::Flags::NOSCRIPT) || command.kind == crate::command::Kind::Container
+    command.flags.has(Flags::NOSCRIPT) || command.kind == crate::command::Kind::Container
 }
 
 /// Where a script runs that declares no keys.
@@ -171,6 +176,9 @@ pub fn home(
         let words: Vec<Option<Vec<u8>>> = call.args.iter().map(|choices| given.only(choices)).collect();
         let known: Vec<&[u8]> = words.iter().map(|word| word.as_deref().unwrap_or_default()).collect();
         let Resolved::Command(command) = table.resolve(&known[..]) else { continue };
+        if command.flags.has(Flags::NOSCRIPT) {
+            continue; // every node refuses it, whatever its keys
+        }
         if command.key_positions(&known[..], &mut positions).is_err() {
             positions.clear();
             if let crate::command::Keys::One(at) = command.keys {
@@ -201,6 +209,7 @@ impl Objection {
     pub fn text(&self, what: &str, failed: impl FnOnce(u32, &str) -> String, masters: usize) -> String {
         match self {
             Self::Cluster(line) => failed(*line, "ERR This instance has cluster support disabled"),
+            Self::Forbidden(line) => failed(*line, "ERR This Redis command is not allowed from script"),
             Self::Whole(name) => format!(
                 "ERR {what} calls {name}, which is about the whole keyspace, and would see the part of one of {masters} \
                  masters: send {name} by itself, and give the script the keys that it is to work on"

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame as _};
@@ -24,6 +24,8 @@ pub struct Functions {
     known: ArcSwap<HashMap<Box<[u8]>, Function>>,
     /// Moves when they may have changed.
     doubts: AtomicU64,
+    /// They did change, through Portico, and were not listed since.
+    changed: AtomicBool,
     /// The doubts that the last list was asked after.
     settled: AtomicU64,
 }
@@ -32,6 +34,18 @@ impl Functions {
     /// They may have changed: they have to be listed again before the next is called.
     pub fn doubt(&self) {
         self.doubts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// They have changed.
+    pub fn change(&self) {
+        self.changed.store(true, Ordering::SeqCst);
+        self.doubt();
+    }
+
+    /// Whether they have changed and were not listed since.
+    #[must_use]
+    pub fn have_changed(&self) -> bool {
+        self.changed.load(Ordering::SeqCst)
     }
 
     /// What to say to [`Functions::settle`] after listing them; none if nobody doubts what is known.
@@ -45,6 +59,9 @@ impl Functions {
     pub fn settle(&self, doubts: u64, functions: Option<HashMap<Box<[u8]>, Function>>) {
         self.known.store(Arc::new(functions.unwrap_or_default()));
         self.settled.store(doubts, Ordering::SeqCst);
+        if self.doubts.load(Ordering::SeqCst) == doubts {
+            self.changed.store(false, Ordering::SeqCst);
+        }
     }
 
     /// The function of this name, as far as is known. Redis does not tell the case of their names apart.
@@ -136,5 +153,10 @@ mod tests {
         functions.doubt();
         functions.settle(doubts, None);
         assert_eq!(functions.doubts(), Some(doubts + 1), "it changed while it was listed");
+        functions.change();
+        functions.settle(doubts, None);
+        assert!(functions.have_changed(), "so it is listed once more, at once");
+        functions.settle(functions.doubts().unwrap_or_default(), None);
+        assert!(!functions.have_changed());
     }
 }

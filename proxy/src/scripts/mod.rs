@@ -1,6 +1,7 @@
 //! The texts of the scripts that clients sent, and what they call, so that a node that lacks one can be given it and
 //! what must not run is refused: one bounded table for the whole process, read only when a worker does not know a script.
 
+mod busy;
 mod functions;
 mod long;
 mod lua;
@@ -11,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+pub use busy::BusyNodes;
 pub use functions::{Function, Functions, parse_function_list};
 pub use long::{LongScripts, ScriptName};
 pub use reading::{Call, Made, Piece, Reading};
@@ -110,6 +112,8 @@ pub struct Scripts {
     losses: AtomicU64,
     /// Those that run long.
     pub long: LongScripts,
+    /// What those without keys keep busy.
+    pub busy: BusyNodes,
     /// The functions that the nodes have.
     pub functions: Functions,
 }

@@ -98,10 +98,16 @@ impl Refresher {
             let pause =
                 if calm { self.config.refresh_interval } else { ANXIOUS.min(self.config.refresh_interval) };
             let due = self.chronicle.due(&self.cluster.load().topology);
-            let next = due.map_or(begun + pause, |due| due.min(begun + pause));
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = self.requests.0.notified() => sleep_until(begun + self.config.refresh_debounce).await,
+            let mut next = due.map_or(begun + pause, |due| due.min(begun + pause));
+            let requests = Arc::clone(&self.requests.0);
+            while tokio::select! {
+                () = sleep_until(next) => false,
+                () = requests.notified() => true,
+            } {
+                next = next.min(begun + self.config.refresh_debounce);
+                if self.shared.scripts.functions.have_changed() {
+                    self.list_functions().await; // who loads a function calls it next
+                }
             }
         }
     }

@@ -90,5 +90,17 @@ fn who_waits_is_counted_as_by_one_server() -> Result<()> {
     endless.reply()?;
     wait_until(LIMIT, "one waits", || Ok(counts()? == both("1", "1")))?;
     drop(timed);
-    wait_until(LIMIT, "nobody waits", || Ok(counts()? == both("0", "0")))
+    wait_until(LIMIT, "nobody waits", || Ok(counts()? == both("0", "0")))?;
+
+    // So are those who wait for the end of a pause.
+    let (mut writes, mut leaves) = (portico.client()?, portico.client()?);
+    endless.expect("CLIENT PAUSE 60000 WRITE", "+OK\r\n")?;
+    writes.request(&["SET", "a", "x"])?;
+    leaves.request(&["SET", "a", "x"])?;
+    wait_until(LIMIT, "two are paused", || Ok(counts()? == both("2", "0")))?;
+    drop(leaves);
+    wait_until(LIMIT, "one is paused", || Ok(counts()? == both("1", "0")))?;
+    endless.expect("CLIENT UNPAUSE", "+OK\r\n")?;
+    writes.reply()?;
+    wait_until(LIMIT, "none is paused", || Ok(counts()? == both("0", "0")))
 }

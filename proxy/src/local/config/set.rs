@@ -1,6 +1,6 @@
 //! CONFIG SET: all of it is looked at before any of it is done, and told apart by whose it is.
 
-use super::names::{Decision, named};
+use super::names::{Decision, Name, named};
 use super::{PREFIX, own};
 use crate::command::{Args, errors};
 use crate::config::{Config, SETTINGS, memory_value};
@@ -50,14 +50,24 @@ pub fn settings_to_set(
         }
         seen.push(name);
     }
-    // What a server would set, but Portico does not.
-    if let Some((name, reason)) = pairs().find_map(|(name, _)| Some((name, named(name)?.refused?))) {
-        return Err(failed(name, reason));
+    // What a server would set, but Portico does not; to leave it as it is can be asked for.
+    let stays = |row: &Name, value: &[u8]| match row.decision {
+        Decision::Own | Decision::Both => own::show(row.name, config).as_bytes() == value,
+        Decision::Is(is) => is.as_bytes() == value,
+        _ => false,
+    };
+    for (name, value) in pairs() {
+        if let Some(row) = named(name)
+            && let Some(reason) = row.refused
+            && !stays(row, value)
+        {
+            return Err(failed(name, reason));
+        }
     }
     let mut settings = Settings::default();
     let mut changed = config.clone();
     for (name, value) in pairs() {
-        let Some(row) = named(name) else { continue };
+        let Some(row) = named(name).filter(|row| row.refused.is_none()) else { continue };
         if matches!(row.decision, Decision::Own | Decision::Both) {
             let set = own::set(row.name, value, &mut changed, most_clients, nodes);
             set.map_err(|reason| failed(name, &reason))?;
@@ -92,11 +102,11 @@ fn failed(name: &[u8], reason: &str) -> Vec<u8> {
     errors::quoting(before, name, &format!("') - {reason}"))
 }
 
-/// The share of each of `masters` in `whole`, in bytes: together exactly that.
+/// The share of each of `masters` in `whole`, in bytes: together exactly that. But none is 0, which is no limit.
 pub fn shares(whole: u64, masters: usize) -> impl Iterator<Item = u64> {
     let masters = masters.max(1) as u64;
-    let more = whole % masters;
-    (0..masters).map(move |at| whole / masters + u64::from(at < more))
+    let (more, least) = (whole % masters, u64::from(whole > 0));
+    (0..masters).map(move |at| (whole / masters + u64::from(at < more)).max(least))
 }
 
 #[cfg(test)]
@@ -127,6 +137,8 @@ mod tests {
         assert_eq!(settings.nodes, [pair("HZ", "20"), pair("proto-max-bulk-len", "2mb")]);
         assert_eq!(settings.whole, Some((b"MaxMemory".to_vec(), 10 << 20)));
         assert_eq!(shares(100, 3).collect::<Vec<_>>(), [34, 33, 33]);
+        assert_eq!(shares(1, 3).collect::<Vec<_>>(), [1, 1, 1]);
+        assert_eq!(shares(0, 3).collect::<Vec<_>>(), [0, 0, 0]);
     }
 
     #[test]
@@ -148,6 +160,8 @@ mod tests {
             set(&["portico-maxclients", "1"]),
             related("portico-maxclients", "can't set immutable config")
         );
+        let port = Config::default().port.to_string();
+        assert_eq!(set(&["port", &port, "maxmemory-clients", "0"]), Ok(Settings::default()), "they are so");
         for name in ["masterauth", "port", "cluster-node-timeout", "replica-announce-ip", "tls-port", "bind"]
         {
             assert!(set(&[name, "1"]).is_err_and(|error| error.contains(name)), "{name}");
