@@ -11,7 +11,7 @@ use crate::backend::ClientKey;
 use crate::command::{Args, Command, Handling, Scripts};
 use crate::config::ScriptCommands;
 use crate::local::at_least;
-use crate::plan::{Given, Home, RequestArgs, ScriptCall, home, objection, script_call};
+use crate::plan::{Given, Home, Objection, RequestArgs, ScriptCall, home, objection, script_call};
 use crate::scripts::{Function, Reading, Script, Sha};
 use crate::session::Stall;
 use crate::topology::Cluster;
@@ -38,9 +38,12 @@ fn failed(cluster: &Cluster, text: &str, name: &str, place: &str, line: u32) -> 
     if !at_least(&cluster.version, (7, 0)) {
         return format!("ERR Error running script (call to f_{name}): @{place}:{line}: {text}");
     }
-    // Valkey 9 does not name a script.
-    let name = if cluster.identity.is_valkey((9, 0)) { String::new() } else { format!("{name}, ") };
-    format!("{text} script: {name}on @{place}:{line}.")
+    // Valkey 9 does not name a script, and names itself.
+    if cluster.identity.is_valkey((9, 0)) {
+        let text = text.replace("This Redis", "This Valkey");
+        return format!("{text} script: on @{place}:{line}.");
+    }
+    format!("{text} script: {name}, on @{place}:{line}.")
 }
 
 /// What is refused, or has to wait, in place of a request.
@@ -106,7 +109,11 @@ impl Engine {
     ) -> Option<Objected> {
         let masters = cluster.topology.masters().len();
         let trusted = self.config.script_commands == ScriptCommands::Any;
-        let found = objection(reading, &cluster.table, given, masters, trusted)?;
+        let found = match objection(reading, &cluster.table, given, masters, trusted)? {
+            // Before 7.0 a subcommand had no flags of its own.
+            Objection::Forbidden(line) if !at_least(&cluster.version, (7, 0)) => Objection::Cluster(line),
+            found => found,
+        };
         Some(Objected::Refuse(found.text(what, failed, masters).into_bytes()))
     }
 

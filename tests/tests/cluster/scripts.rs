@@ -358,7 +358,10 @@ fn behind_an_endless_script_others_are_told_that_the_node_is_busy() -> Result<()
     {
         ensure!(Instant::now() < deadline, "no node is busy");
     }
+    until(&mut other, "PING", "-BUSY")?; // it is no shard's
     kills.expect("SCRIPT KILL", "+OK\r\n")?;
+    ensure!(String::from_utf8_lossy(&runs.reply()?).contains("killed by user"));
+    other.expect("PING", "+PONG\r\n")?;
     // One that was seen to end soon, and then does not.
     let text = "while ARGV[1] == 'on' do end return 1";
     ensure!(other.call(&["EVAL", text, "1", "a", "off"])? == b":1\r\n");
