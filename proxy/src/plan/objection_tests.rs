@@ -109,6 +109,9 @@ fn what_cannot_be_read_is_said_so() {
         ("return redis[ARGV[1]]('get', 'k')", 1),
         ("local x = {redis} return x[1].call('get', 'k')", 1),
         ("return _G['redis'].call('get', 'k')", 1),
+        ("local function f() return _G end return f().redis.call('get', 'k')", 1),
+        ("local r = getmetatable(_G).__index['redis'] return r.call('get', 'k')", 1),
+        ("redis.x = redis return redis.x.call('get', 'k')", 1),
         ("return loadstring(ARGV[1])()", 1),
         ("\n\nlocal f = load(function() end)", 3),
         ("return getfenv()", 1),
@@ -152,6 +155,8 @@ fn ordinary_scripts_are_read() {
         "#!lua flags=no-writes\nreturn redis.call('get', KEYS[1]) -- redis.call('keys')",
         "--[[ redis.call('cluster') ]] return 'redis.call(\"cluster\")'",
         "local load = tonumber(redis.call('get', KEYS[1]))\nreturn load + 1",
+        "return _G",
+        "getmetatable(_G).__index['redis'] = 1 return setmetatable(_G, {})",
         "return 'unfinished",
         "syntax error here",
     ] {
@@ -176,6 +181,10 @@ fn a_library_is_given_keys_and_arguments_as_parameters() {
         ),
         None
     );
+    // No library can change the server's own tables.
+    let changes = "#!lua name=l\nlocal lib = redis\nlib.register_function('f', function() lib.redis = redis return _G end)";
+    assert_eq!(library(changes), None);
+    assert_eq!(library("#!lua name=l\nlocal t = {}\nt.redis = redis\nt.redis.call('dbsize')"), unread(3));
     assert_eq!(
         library(
             "#!lua name=l\nlocal function f(keys, args) return redis.call('dbsize') end\nredis.register_function{function_name='f', callback=f}"

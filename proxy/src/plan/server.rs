@@ -99,17 +99,13 @@ pub(super) fn latest(parts: &Parts, out: &mut Vec<u8>) {
             continue;
         };
         // When, how long, the longest so far, and from Valkey 8.1 and Redis 8.2 on the sum and the count.
-        let newer = numbers.first() > known.first();
+        let age = numbers.first().cmp(&known.first());
         for (at, (mine, theirs)) in known.iter_mut().zip(numbers).enumerate() {
             *mine = match at {
-                0 | 1 => {
-                    if newer {
-                        theirs
-                    } else {
-                        *mine
-                    }
-                }
-                2 => theirs.max(*mine),
+                0 | 1 if age.is_gt() => theirs,
+                0 => *mine,
+                1 if age.is_lt() => *mine, // in one second the longest counts
+                1 | 2 => theirs.max(*mine),
                 _ => theirs.saturating_add(*mine),
             };
         }
@@ -122,15 +118,24 @@ pub(super) fn latest(parts: &Parts, out: &mut Vec<u8>) {
     }
 }
 
-/// LATENCY HISTORY: all samples by their time, the last 160 as a server keeps (`LATENCY_TS_LEN`).
+/// LATENCY HISTORY: the longest of each second, as a server keeps it (`latencyAddSample`), the last 160 of them
+/// (`LATENCY_TS_LEN`).
 pub(super) fn history(parts: &Parts, out: &mut Vec<u8>) {
     const KEPT: usize = 160;
-    let time = |sample: &&[u8]| Items::new(sample).and_then(|mut items| items.next()).and_then(integer_reply);
-    let mut samples: Vec<&[u8]> = parts.iter().filter_map(Items::new).flatten().collect();
-    samples.sort_by_key(time);
-    let samples = &samples[samples.len().saturating_sub(KEPT)..];
-    encode::array_header(out, samples.len());
-    samples.iter().for_each(|sample| out.extend_from_slice(sample));
+    let mut longest: BTreeMap<i64, i64> = BTreeMap::new();
+    for sample in parts.iter().filter_map(Items::new).flatten() {
+        let mut numbers = Items::new(sample).into_iter().flatten().filter_map(integer_reply);
+        let (Some(second), Some(latency)) = (numbers.next(), numbers.next()) else { continue };
+        let known = longest.entry(second).or_insert(latency);
+        *known = latency.max(*known);
+    }
+    let before = longest.len().saturating_sub(KEPT);
+    encode::array_header(out, longest.len() - before);
+    for (second, latency) in longest.into_iter().skip(before) {
+        encode::array_header(out, 2);
+        encode::integer(out, second);
+        encode::integer(out, latency);
+    }
 }
 
 /// LATENCY HISTOGRAM: calls are added up, and how many took no longer than each bound.
@@ -338,6 +343,14 @@ mod tests {
         let second = "*2 *4 $1 e :101 :4 :20 *4 $1 f :1 :2 :3 ";
         assert_eq!(merged(Merge::Latest, &[first, second]), "*2 *4 $1 e :101 :4 :20 *4 $1 f :1 :2 :3 ");
         let samples = ["*2 *2 :3 :1 *2 :5 :1 ", "*1 *2 :4 :9 "];
+        let same = "*1 *4 $1 e :100 :7 :7 ";
+        assert_eq!(
+            merged(Merge::Latest, &[first, same]),
+            "*1 *4 $1 e :100 :7 :9 ",
+            "of one second, the longest"
+        );
+        let seconds = ["*2 *2 :4 :2 *2 :5 :3 ", "*1 *2 :4 :6 "];
+        assert_eq!(merged(Merge::History, &seconds), "*2 *2 :4 :6 *2 :5 :3 ");
         assert_eq!(merged(Merge::History, &samples), "*3 *2 :3 :1 *2 :4 :9 *2 :5 :1 ");
         let histogram = |calls: u32, buckets: &str| {
             format!("*2 $3 get *4 $5 calls :{calls} $14 histogram_usec {buckets} ")

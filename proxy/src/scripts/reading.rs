@@ -361,7 +361,8 @@ impl<'t> Scan<'t> {
             if !field {
                 let called = self.reader.arguments(at + 1).is_some();
                 let loads = name == b"load" && (called || !self.is_own(name) || self.hands_on(name));
-                if loads || matches!(name, b"_G" | b"getfenv" | b"setfenv" | b"loadstring") {
+                let globals = matches!(name, b"_G" | b"getfenv" | b"setfenv" | b"loadstring");
+                if loads || globals && !self.is_all_that_is_returned(at) && !self.is_for_metatables(at) {
                     self.doubt(line);
                 }
             }
@@ -372,7 +373,7 @@ impl<'t> Scan<'t> {
                     Some((b"call" | b"pcall", next)) => next,
                     Some(_) => continue,
                     None => {
-                        if !self.is_alias(at, at + 1) {
+                        if !self.is_alias(at, at + 1) && !self.goes_into_itself(at) {
                             self.doubt(line);
                         }
                         continue;
@@ -394,6 +395,35 @@ impl<'t> Scan<'t> {
             }
         }
         found
+    }
+
+    /// `return x` at the text's end: who gets it is the server, which makes a reply of it.
+    fn is_all_that_is_returned(&self, at: usize) -> bool {
+        let ends = |token: &Token<'_>| matches!(token.word, Word::Name(b"end") | Word::Sign(b")" | b";"));
+        at > 0 && self.reader.is_name(at - 1, b"return") && self.reader.tokens[at + 1..].iter().all(ends)
+    }
+
+    /// `getmetatable(_G)` in a text that names no `call` for what it finds there.
+    fn is_for_metatables(&self, at: usize) -> bool {
+        let is_call = |token: &Token<'_>| match &token.word {
+            Word::Name(word) => matches!(*word, b"call" | b"pcall"),
+            Word::Text(word) => matches!(word.as_slice(), b"call" | b"pcall"),
+            Word::Number(_) | Word::Sign(_) => false,
+        };
+        at >= 2
+            && self.reader.is_sign(at - 1, b"(")
+            && self.reader.name(at - 2).is_some_and(|name| matches!(name, b"getmetatable" | b"setmetatable"))
+            && !self.reader.tokens.iter().any(is_call)
+    }
+
+    /// `redis.x = redis` in a library: the server's own tables cannot be changed by one, so that this fails.
+    fn goes_into_itself(&self, at: usize) -> bool {
+        self.library
+            && at >= 4
+            && self.reader.is_sign(at - 1, b"=")
+            && self.reader.is_sign(at - 3, b".")
+            && self.reader.name(at - 4).is_some_and(|name| self.servers.contains(name))
+            && !self.reader.is_field(at - 4)
     }
 
     /// `.name` or `['name']` at `at`, and what follows.

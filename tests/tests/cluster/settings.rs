@@ -101,7 +101,7 @@ fn a_node_is_not_moved_closed_or_renamed_by_a_client() -> Result<()> {
         ("cluster-require-full-coverage", "no"),
         ("replica-announce-ip", "1.2.3.4"),
         ("tls-port", "1"),
-        ("protected-mode", "no"),
+        ("protected-mode", "yes"),
         ("maxmemory-clients", "1mb"),
         ("unixsocket", "x"),
     ] {

@@ -54,6 +54,7 @@ pub fn settings_to_set(
     let stays = |row: &Name, value: &[u8]| match row.decision {
         Decision::Own | Decision::Both => own::show(row.name, config).as_bytes() == value,
         Decision::Is(is) => is.as_bytes() == value,
+        Decision::Secret(_) => value.is_empty(),
         _ => false,
     };
     for (name, value) in pairs() {
@@ -161,7 +162,11 @@ mod tests {
             related("portico-maxclients", "can't set immutable config")
         );
         let port = Config::default().port.to_string();
-        assert_eq!(set(&["port", &port, "maxmemory-clients", "0"]), Ok(Settings::default()), "they are so");
+        assert_eq!(
+            set(&["port", &port, "maxmemory-clients", "0", "masterauth", ""]),
+            Ok(Settings::default()),
+            "they are so"
+        );
         for name in ["masterauth", "port", "cluster-node-timeout", "replica-announce-ip", "tls-port", "bind"]
         {
             assert!(set(&[name, "1"]).is_err_and(|error| error.contains(name)), "{name}");
