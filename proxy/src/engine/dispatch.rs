@@ -96,15 +96,13 @@ impl Engine {
             },
             Handling::Wait => self.wait(key, cluster, command, request, &words),
             Handling::Fan(fan) => {
-                let (layout, rule) = match fan {
-                    Fan::Mget => (Layout::step(1), Merge::Values),
-                    Fan::MgetPath => (Layout { step: 1, tail: 1 }, Merge::Values),
-                    Fan::Madd => (Layout::step(3), Merge::Values),
-                    Fan::Sum => (Layout::step(1), Merge::KeySum),
-                    Fan::Mset => (Layout::step(2), Merge::KeyOk),
-                    Fan::MsetPath => (Layout::step(3), Merge::KeyOk),
+                let layout = Layout::of(fan);
+                let rule = match fan {
+                    Fan::Mget | Fan::MgetPath | Fan::Madd => Merge::Values,
+                    Fan::Sum => Merge::KeySum,
+                    Fan::Mset | Fan::MsetPath => Merge::KeyOk,
                 };
-                if !layout.fits(args) {
+                if !layout.fits(args.len()) {
                     return self.refuse(key, &errors::wrong_arity(command.name));
                 }
                 self.fan_keys(key, cluster, command, request, args, (layout, rule))

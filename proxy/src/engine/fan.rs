@@ -128,13 +128,16 @@ impl Engine {
         Flow::Done
     }
 
+    /// A split request that is not answered yet.
+    pub(super) fn fan_of(&mut self, client: ClientKey, seq: u32) -> Option<&mut Fan> {
+        let work = self.clients.get_mut(client)?.work.as_deref_mut()?;
+        let index = work.fan_of(seq)?;
+        Some(&mut work.fans[index].1)
+    }
+
     /// Sends the next parts of a request that has very many, if it is their time.
     fn send_unsent(&mut self, client: ClientKey, seq: u32) {
-        let Some(work) = self.clients.get_mut(client).and_then(|client| client.work.as_deref_mut()) else {
-            return;
-        };
-        let Some(index) = work.fan_of(seq) else { return };
-        let fan = &mut work.fans[index].1;
+        let Some(fan) = self.fan_of(client, seq) else { return };
         let flags = fan.flags;
         for (part, slot, request) in fan.next_parts() {
             let entry = InFlight { client, seq, part, len: 0, slot, flags };

@@ -104,7 +104,7 @@ impl Engine {
             self.tell_node_as(link_key, request.as_ref(), entry);
             remaining += 1;
         }
-        if let Some(fan) = self.asked_fan(asked) {
+        if let Some(fan) = self.fan_of(asked.client, asked.seq) {
             fan.remaining = remaining;
         }
         if remaining == 0 {
@@ -142,7 +142,7 @@ impl Engine {
             return;
         };
         let asked = self.questions.asked[at];
-        let Some(fan) = self.asked_fan(asked) else { return };
+        let Some(fan) = self.fan_of(asked.client, asked.seq) else { return };
         fan.parts.answer(entry.part as usize, reply);
         fan.remaining = fan.remaining.saturating_sub(1);
         if fan.remaining == 0 {
@@ -176,12 +176,6 @@ impl Engine {
         let flags = RequestFlags::READONLY;
         let entry = InFlight { client: key, seq, part: 0, slot, flags, ..InFlight::nobodys() };
         self.send_to_node(entry, cluster.topology.owner(slot), |out| out.extend_from_slice(&request));
-    }
-
-    fn asked_fan(&mut self, asked: Asked) -> Option<&mut Fan> {
-        let work = self.clients.get_mut(asked.client)?.work.as_deref_mut()?;
-        let at = work.fan_of(asked.seq)?;
-        work.fans.get_mut(at).map(|(_, fan)| &mut **fan)
     }
 
     fn tell_known(&mut self, asked: Asked) {

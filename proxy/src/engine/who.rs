@@ -29,10 +29,8 @@ impl Engine {
     }
 
     /// Whether a part belongs to the question who listens.
-    pub(super) fn is_about_listeners(&self, part: &InFlight) -> bool {
-        let work = self.clients.get(part.client).and_then(|client| client.work.as_deref());
-        let fan = work.and_then(|work| work.fans.get(work.fan_of(part.seq)?));
-        fan.is_some_and(|(_, fan)| matches!(fan.kind, FanKind::PubSub(..)))
+    pub(super) fn is_about_listeners(&mut self, part: &InFlight) -> bool {
+        self.fan_of(part.client, part.seq).is_some_and(|fan| matches!(fan.kind, FanKind::PubSub(..)))
     }
 
     /// One reply from those of all nodes: Portico's connections taken out, its clients put in.

@@ -3,6 +3,8 @@
 use portico_resp::{Arg, encode};
 use portico_slots::{Slot, slot};
 
+use crate::command::Fan;
+
 /// How a request's arguments belong to its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -19,6 +21,17 @@ impl Layout {
         Self { step, tail: 0 }
     }
 
+    /// That of a command with independent keys.
+    #[must_use]
+    pub const fn of(fan: Fan) -> Self {
+        match fan {
+            Fan::Mget | Fan::Sum => Self::step(1),
+            Fan::Mset => Self::step(2),
+            Fan::Madd | Fan::MsetPath => Self::step(3),
+            Fan::MgetPath => Self { step: 1, tail: 1 },
+        }
+    }
+
     /// The arguments that belong to single keys, and those of all.
     fn divide(self, args: &[Arg]) -> (&[Arg], &[Arg]) {
         args[1..].split_at((args.len() - 1).saturating_sub(self.tail))
@@ -29,11 +42,11 @@ impl Layout {
         self.divide(args).0.iter().step_by(self.step)
     }
 
-    /// Whether there is a key, and none lacks any of its arguments.
+    /// Whether a request of so many arguments, its name included, has a key, and none that lacks any of its arguments.
     #[must_use]
-    pub fn fits(self, args: &[Arg]) -> bool {
-        let keyed = self.divide(args).0;
-        !keyed.is_empty() && keyed.len().is_multiple_of(self.step)
+    pub fn fits(self, count: usize) -> bool {
+        let keyed = count.saturating_sub(1 + self.tail);
+        keyed > 0 && keyed.is_multiple_of(self.step)
     }
 }
 
@@ -130,7 +143,7 @@ mod tests {
         let mut scanner = RequestScanner::new();
         let scan = scanner.scan(&request, &Limits::default());
         assert!(matches!(scan, Ok(Scan::Complete { .. })));
-        assert!(layout.fits(scanner.args()));
+        assert!(layout.fits(scanner.args().len()));
         let mut groups = Split::default();
         split(&request, scanner.args(), layout, &mut groups);
         assert_eq!(groups.single(), None);

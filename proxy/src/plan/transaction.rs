@@ -7,8 +7,8 @@ use std::ops::Range;
 use portico_resp::{ErrorCode, Limits, RequestScanner, Scan, is_error, request_ranges};
 use portico_slots::{Slot, slot};
 
-use super::RequestArgs;
-use crate::command::{Args, Command, Fan, Flags, Handling, Local, PubSub, Resolved, Table};
+use super::{Layout, RequestArgs};
+use crate::command::{Args, Command, Flags, Handling, Local, PubSub, Resolved, Table};
 
 /// Where one command of a transaction can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,15 +124,6 @@ pub fn plan_transaction(table: &Table, requests: &[u8], ranges: &[Range<usize>])
     Plan::Steps { steps, slots }
 }
 
-/// Whether the last key of a request has not all of its arguments: it has an error for an answer.
-fn lacks_arguments(command: &Command, args: &RequestArgs<'_>) -> bool {
-    match command.handling {
-        Handling::Fan(Fan::Mset) => args.count().is_multiple_of(2),
-        Handling::Fan(Fan::MsetPath | Fan::Madd) => args.count() % 3 != 1,
-        _ => false,
-    }
-}
-
 /// Groups become steps; what can run anywhere joins the last of them, since it may tell of what the others did.
 fn end_groups(groups: &mut Vec<(Slot, bool, Vec<usize>)>, anywhere: &mut Vec<usize>, steps: &mut Vec<Step>) {
     groups.sort_by_key(|(_, signals, _)| *signals);
@@ -159,7 +150,12 @@ fn place(
         Handling::Local(what) => matches!(what, Local::Ping | Local::Echo | Local::Time),
         _ => false,
     };
-    if !native || lacks_arguments(command, args) {
+    // With a key that lacks arguments it has an error for an answer.
+    let fits = match command.handling {
+        Handling::Fan(fan) => Layout::of(fan).fits(args.count()),
+        _ => true,
+    };
+    if !native || !fits {
         return Place::Alone;
     }
     let mut positions = Vec::new();

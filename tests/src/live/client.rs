@@ -8,6 +8,7 @@ use anyhow::Result;
 use portico_slots::Address;
 
 use super::model::{Fate, Key, Kind, Losses};
+use super::place::key_in_slot;
 use super::run::{Finished, Pipeline};
 use super::witness::Witness;
 use crate::{Frame, Random, encode, show};
@@ -57,6 +58,16 @@ impl Plan {
     pub fn new(number: usize, name: String, tags: Vec<String>) -> Self {
         let settings = Settings::default();
         Self { name, resp3: number % 2 == 1, tags, scattered: Vec::new(), settings, confirm_at: None }
+    }
+
+    /// For client `number`, with a key in each of the slots `own`; every third one scatters keys over those of `across`.
+    #[must_use]
+    pub fn in_slots(number: u16, own: &[u16], across: &[u16]) -> Self {
+        let keys = |slots: &[u16], kind: &str| {
+            slots.iter().map(|&slot| key_in_slot(slot, &format!("{kind}{number}-"))).collect()
+        };
+        let scattered = if number.is_multiple_of(3) { keys(across, "x") } else { Vec::new() };
+        Self { scattered, ..Self::new(number.into(), format!("c{number}"), keys(own, "c")) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use portico::sandbox::{Cluster, ClusterOptions};
-use portico_tests::live::{Load, Losses, Plan, check, hand_over, key_in_slot, shards};
+use portico_tests::live::{Load, Losses, Plan, check, hand_over, shards};
 use portico_tests::{Portico, UnderTest, ensure_timely, on_a_calm_machine};
 
 const LASTS: Duration = Duration::from_secs(10);
@@ -27,14 +27,8 @@ fn slots_that_are_handed_over_at_once_are_invisible() -> Result<()> {
             // Two slots that move, one that stays with their first owner and one of another shard.
             let own =
                 [first + 100 + number * 7, first + 399 - number, first + 1_000 + number, 9_000 + number];
-            let tags = own.iter().map(|&slot| key_in_slot(slot, &format!("c{number}-"))).collect();
             let across = [first + 100 + number, 7_000, 14_000];
-            let scattered = if number % 3 == 0 {
-                across.iter().map(|&slot| key_in_slot(slot, &format!("x{number}-"))).collect()
-            } else {
-                Vec::new()
-            };
-            plans.push(Plan { scattered, ..Plan::new(number.into(), format!("c{number}"), tags) });
+            plans.push(Plan::in_slots(number, &own, &across));
         }
         let load = Load::start(portico.port(), plans, &losses)?;
         let (began, mut times) = (Instant::now(), Vec::new());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use portico::sandbox::{Cluster, ClusterOptions};
-use portico_tests::live::{Load, Losses, Plan, SlotMove, check, error_count, key_in_slot, shards};
+use portico_tests::live::{Load, Losses, Plan, SlotMove, check, error_count, shards};
 use portico_tests::{Portico, ensure_timely, on_a_calm_machine};
 
 const LASTS: Duration = Duration::from_secs(10);
@@ -24,14 +24,8 @@ fn slots_that_move_key_by_key_are_invisible() -> Result<()> {
         for number in 0..24u16 {
             // Two slots that move and one that stays, of another shard.
             let own = [moved[usize::from(number % 6)], moved[usize::from((number + 1) % 6)], 9_000 + number];
-            let tags = own.iter().map(|&slot| key_in_slot(slot, &format!("c{number}-"))).collect();
             let across = [moved[usize::from(number % 6)], 7_000, 14_000];
-            let scattered = if number % 3 == 0 {
-                across.iter().map(|&slot| key_in_slot(slot, &format!("x{number}-"))).collect()
-            } else {
-                Vec::new()
-            };
-            plans.push(Plan { scattered, ..Plan::new(number.into(), format!("c{number}"), tags) });
+            plans.push(Plan::in_slots(number, &own, &across));
         }
         let load = Load::start(portico.port(), plans, &losses)?;
         let slow = SlotMove { cluster: &cluster, pause: Duration::from_millis(8) };
